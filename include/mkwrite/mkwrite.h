@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mkwrite: files mapped into memory that may be written, direct-written,
+ * punched and truncated while they are mapped, without a race.
+ *
+ * An *engine* owns a page cache of a bounded size, a thread that serves page
+ * faults and a thread that writes dirty pages back. A *file* is opened through
+ * an engine; its bytes are reached by mkw_pread() and mkw_pwrite(), by loads
+ * and stores through any number of mappings (mkw_map()), and by operations that
+ * change its size or take blocks away. Every operation is excluded from every
+ * page fault, so that all of them may run at once from any thread.
+ *
+ * Conventions
+ *   - A function returning int gives 0 or a negative errno (-EINVAL, ...). One
+ *     returning ssize_t or int64_t gives a count or an offset, or a negative
+ *     errno. errno itself is never set.
+ *   - Offsets and lengths are in bytes.
+ *   - An option structure begins with its own size, which the caller sets (use
+ *     its _INIT macro), so that it can grow without breaking old programs.
+ *   - Every function may be called from any thread. None may be called from a
+ *     signal handler that can interrupt another call of this library.
+ *   - After fork() the child has neither the mappings nor a usable engine.
+ */
+#ifndef MKWRITE_H
+#define MKWRITE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mkw_engine;
+struct mkw_file;
+
+/*
+ * How page faults are excluded from operations that take data away (punch,
+ * zero, truncate, direct write).
+ *
+ * RETRY       a fault try-locks the lock of the file's I/O; when that is busy
+ *             the fault is parked and runs again from its start (D. Chinner's
+ *             proposal, linux-ext4, May 2012). The default.
+ * INVALIDATE  a second lock below the I/O lock, taken by faults and by the
+ *             operations that take data away (J. Kara's proposal, the same
+ *             thread; what Linux 5.15 calls invalidate_lock).
+ */
+enum mkw_policy {
+	MKW_POLICY_RETRY = 0,
+	MKW_POLICY_INVALIDATE = 1,
+};
+
+/*
+ * Engine options.
+ *   size                sizeof(struct mkw_engine_options)
+ *   policy              enum mkw_policy
+ *   cache_bytes         memory for cached pages of all files of this engine;
+ *                       0 means 256 MiB. At least MKW_CACHE_BYTES_MIN. The
+ *                       engine's I/O buffers and metadata come on top.
+ *   writeback_age_ms    a dirty page is written back after about this many
+ *                       milliseconds without a call to mkw_sync();
+ *                       0 means 5000
+ */
+struct mkw_engine_options {
+	size_t size;
+	uint32_t policy;
+	uint32_t writeback_age_ms;
+	uint64_t cache_bytes;
+};
+
+#define MKW_ENGINE_OPTIONS_INIT { .size = sizeof(struct mkw_engine_options) }
+#define MKW_CACHE_BYTES_MIN ((uint64_t)1 << 20)
+
+/*
+ * Opens an engine and starts its threads. *opt may be NULL for the defaults.
+ * On success *out is owned by the caller, to be given to mkw_engine_close().
+ *
+ * -EINVAL   an option is out of range, or opt->size is 0 or unknown
+ * -ENOMEM   no memory for the page table or the buffers
+ * -ENOSYS   the kernel has no userfaultfd, or lacks a feature that is needed
+ *           (MINOR faults and write protection on shared memory: Linux 5.19)
+ * -EPERM    userfaultfd is not permitted at all
+ * -EMFILE, -ENFILE, -EAGAIN   no descriptors, or no thread
+ */
+int mkw_engine_open(const struct mkw_engine_options *opt,
+		    struct mkw_engine **out);
+
+/*
+ * Stops the engine's threads and frees it.
+ *
+ * -EBUSY    a file is open, or a mapping exists (they keep the engine alive:
+ *           close or unmap them first); nothing has changed
+ * -EINVAL   engine is NULL
+ */
+int mkw_engine_close(struct mkw_engine *engine);
+
+/*
+ * Counters since the engine was opened. Times are in nanoseconds.
+ *   size                  set by the caller to sizeof(struct mkw_stats)
+ *   policy                the engine's enum mkw_policy
+ *   cache_bytes           the budget; cached_bytes is what it holds now
+ *   dirty_bytes           of those, not yet written to the file
+ *   faults                page faults served; of these write faults, and those
+ *                         served in the faulting thread (MKW_MAP_INLINE)
+ *   faults_merged         fault messages joined to one already being served
+ *   fills                 reads from the file into the cache, fill_pages their
+ *                         pages, fill_errors those that failed
+ *   parks                 times a fault had to wait (for a lock, a page, or
+ *                         memory) and gave up its thread
+ *   retries               times a fault ran again from its start
+ *   longest_wait_ns       the longest time from a fault's arrival to its end,
+ *                         among faults that were parked
+ *   writebacks            writes of dirty pages, writeback_pages their pages,
+ *                         writeback_errors those that failed
+ *   reclaim_unmapped      pages that lost their mappings to reclaim
+ *   reclaim_dropped       pages that reclaim took from the cache
+ *   bounced               operations served through a private buffer, since
+ *                         their buffer lay in a mapping of the engine
+ *   cache_bypasses        pages read or written past a full cache
+ */
+struct mkw_stats {
+	size_t size;
+	uint32_t policy;
+	uint32_t reserved;
+	uint64_t cache_bytes;
+	uint64_t cached_bytes;
+	uint64_t dirty_bytes;
+	uint64_t faults;
+	uint64_t write_faults;
+	uint64_t inline_faults;
+	uint64_t faults_merged;
+	uint64_t fills;
+	uint64_t fill_pages;
+	uint64_t fill_errors;
+	uint64_t parks;
+	uint64_t retries;
+	uint64_t longest_wait_ns;
+	uint64_t writebacks;
+	uint64_t writeback_pages;
+	uint64_t writeback_errors;
+	uint64_t reclaim_unmapped;
+	uint64_t reclaim_dropped;
+	uint64_t bounced;
+	uint64_t cache_bypasses;
+};
+
+#define MKW_STATS_INIT { .size = sizeof(struct mkw_stats) }
+
+/*
+ * Fills *st, as much of it as st->size covers.
+ *
+ * -EINVAL   a NULL argument, or st->size is smaller than the first field
+ */
+int mkw_engine_stats(struct mkw_engine *engine, struct mkw_stats *st);
+
+/*
+ * Opens a regular file. flags: O_RDONLY or O_RDWR, and any of O_CREAT, O_EXCL,
+ * O_TRUNC, O_CLOEXEC, O_NOFOLLOW; mode as for open(2). The engine takes the
+ * file for itself (flock(2), exclusive for O_RDWR, shared for O_RDONLY) until
+ * the last handle and mapping are gone. A file opened twice through one engine
+ * gives two handles onto the same cached file; the second may not ask for
+ * more access than the first.
+ *
+ * -EINVAL   a NULL argument, unknown flags, O_WRONLY (the cache must read), or
+ *           not a regular file
+ * -EBUSY    another engine or process holds the file
+ * -EACCES   the first handle of this engine onto it is read-only
+ * and every error of open(2) and fstat(2)
+ */
+int mkw_file_open(struct mkw_engine *engine, const char *path, int flags,
+		  mode_t mode, struct mkw_file **out);
+
+/*
+ * The same, for a file that the caller has open as fd, whose access mode
+ * counts. The descriptor is duplicated by way of /proc/self/fd (so that the
+ * engine can have its own, with O_DIRECT); fd stays the caller's.
+ *
+ * -EBADF    fd is not an open descriptor, or was opened O_WRONLY or O_PATH
+ */
+int mkw_file_open_fd(struct mkw_engine *engine, int fd, struct mkw_file **out);
+
+/*
+ * Closes a handle. Mappings of the file stay valid. When the last handle and
+ * mapping are gone, dirty pages are written back and the file is released; an
+ * error of that write is returned, the handle is gone all the same.
+ *
+ * -EINVAL   file is NULL
+ * -EIO, -ENOSPC, ...   dirty pages could not be written, and are lost
+ */
+int mkw_file_close(struct mkw_file *file);
+
+/* Flags of mkw_pread() and mkw_pwrite(). */
+#define MKW_DIRECT 0x1u	/* straight between the buffer and the file */
+#define MKW_NOWAIT 0x2u	/* -EAGAIN instead of waiting */
+
+/*
+ * Reads or writes up to len bytes at offset off, as pread(2) and pwrite(2) do,
+ * atomically against every other call on the file. The buffer may be ordinary
+ * memory or lie in a mapping of any engine of the process, of the same file
+ * and range too; the result is that of copying through private memory.
+ * A write past the end extends the file. More than 0x7ffff000 bytes are cut to
+ * that.
+ *
+ * MKW_DIRECT moves the bytes of pages that are not cached straight between
+ * the buffer and the device. off and len must be multiples of the file's
+ * direct-I/O alignment (mkw_file_info()). It is coherent with mappings.
+ * MKW_NOWAIT fails where the call would have to wait for a lock or a device.
+ *
+ * Returns the bytes moved: fewer than len at the end of the file, or when an
+ * error or a bad address was met after some.
+ * -EINVAL   a NULL handle, an unknown flag, off < 0, off + len too large; with
+ *           MKW_DIRECT an unaligned off or len
+ * -EFAULT   the buffer is not readable (pwrite) or writable (pread)
+ * -EBADF    pwrite on a read-only file
+ * -EAGAIN   MKW_NOWAIT, and it would have to wait
+ * -EFBIG    past the largest size that the file system allows
+ * -ENOMEM   the buffer lies in a mapping and there is no memory for the copy
+ * -EIO, -ENOSPC, ...   from the file
+ */
+ssize_t mkw_pread(struct mkw_file *file, void *buf, size_t len, off_t off,
+		  unsigned flags);
+ssize_t mkw_pwrite(struct mkw_file *file, const void *buf, size_t len,
+		   off_t off, unsigned flags);
+
+/*
+ * Sets the file's size, as ftruncate(2): bytes past it are gone, new ones are
+ * zero. Accesses through a mapping to pages past the end raise SIGBUS.
+ *
+ * -EINVAL   file is NULL, or size < 0
+ * -EBADF    a read-only file
+ * -EFBIG, -EIO, -ENOSPC, ...   from the file
+ */
+int mkw_truncate(struct mkw_file *file, off_t size);
+
+/*
+ * fallocate(2), with these of its modes (<linux/falloc.h>):
+ *   0                                        allocate, growing the file
+ *   FALLOC_FL_KEEP_SIZE                      allocate, the size unchanged
+ *   FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE deallocate; reads give zero
+ *   FALLOC_FL_ZERO_RANGE [|FALLOC_FL_KEEP_SIZE]   zero, stays allocated
+ *
+ * -EINVAL      file is NULL, off < 0, len <= 0, or the two overflow
+ * -EOPNOTSUPP  another mode, or the file system lacks this one
+ * -EBADF       a read-only file
+ * -EFBIG, -EIO, -ENOSPC, ...   from the file; the data of the range is then
+ *              what it was
+ */
+int mkw_fallocate(struct mkw_file *file, int mode, off_t off, off_t len);
+
+/*
+ * SEEK_DATA or SEEK_HOLE of lseek(2), seen through the cache: a dirty page is
+ * data. Returns the offset found.
+ *
+ * -EINVAL   file is NULL, another whence, or off < 0
+ * -ENXIO    off is at or past the end, or no data follows it
+ */
+int64_t mkw_seek(struct mkw_file *file, off_t off, int whence);
+
+/* The file's size in bytes, or -EINVAL when file is NULL. */
+int64_t mkw_size(struct mkw_file *file);
+
+/*
+ * What the engine knows of a file. Lengths in bytes.
+ *   direct_align       offset and length of MKW_DIRECT must be multiples
+ *   direct             1 where the file system gives O_DIRECT; 0: the engine's
+ *                      own I/O goes through the kernel's page cache
+ *   page_size          the unit of caching and of mappings
+ */
+struct mkw_file_info {
+	size_t size;
+	uint32_t direct_align;
+	uint32_t direct;
+	uint64_t page_size;
+};
+
+#define MKW_FILE_INFO_INIT { .size = sizeof(struct mkw_file_info) }
+
+/* -EINVAL: a NULL argument, or info->size too small. */
+int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info);
+
+/*
+ * Makes every store and write that returned before the call durable, as
+ * fdatasync(2) does: dirty pages are written, then the file is flushed. An
+ * error of an earlier writeback is reported once to every handle; the pages
+ * stay dirty and are tried again.
+ *
+ * -EINVAL   file is NULL
+ * -EIO, -ENOSPC, ...   a page could not be written
+ */
+int mkw_sync(struct mkw_file *file);
+
+/* Flags of mkw_map(). */
+#define MKW_MAP_INLINE          0x1u /* faults are served in their own thread */
+#define MKW_MAP_FIXED           0x2u /* at hint; ordinary memory is replaced */
+#define MKW_MAP_FIXED_NOREPLACE 0x4u /* at hint; -EEXIST if anything is there */
+
+/*
+ * Maps len bytes of the file from off (a multiple of the page size), shared,
+ * and puts the address into *addr. prot is PROT_READ or
+ * PROT_READ|PROT_WRITE. hint is where to map if that is free, or NULL. The
+ * mapping may reach past the end of the file; pages past the end raise SIGBUS.
+ * A page that cannot be read from the file raises SIGBUS in the thread that
+ * touches it.
+ *
+ * By default faults are served by the engine's thread, inside system calls
+ * too. With MKW_MAP_INLINE the faulting thread serves them itself from a
+ * SIGBUS handler: several times cheaper, but a system call given such memory
+ * may fail with EFAULT (use mkw_pread() and mkw_pwrite(), or copy), and a
+ * thread that blocks SIGBUS is killed by a fault.
+ *
+ * The address range belongs to the engine until mkw_unmap(): it must not be
+ * unmapped, remapped or mapped over by other means.
+ *
+ * -EINVAL   a NULL argument, len 0, off or hint not page-aligned, unknown flag
+ *           or prot, both FIXED flags
+ * -EACCES   PROT_WRITE on a read-only file
+ * -EEXIST   MKW_MAP_FIXED_NOREPLACE, and something is mapped there
+ * -EBUSY    MKW_MAP_FIXED over a mapping of an engine: unmap that first
+ * -ENOMEM   no memory or address space
+ */
+int mkw_map(struct mkw_file *file, void *hint, size_t len, int prot,
+	    unsigned flags, off_t off, void **addr);
+
+/*
+ * Removes the mappings of [addr, addr + len), as munmap(2): parts of a mapping,
+ * or several, and it is no error if there are none. Dirty pages stay in the
+ * cache. Unlike munmap(2) it leaves memory that is not the engine's alone.
+ *
+ * -EINVAL   addr is not page-aligned, or len is 0
+ * -ENOMEM   no memory to split a mapping
+ */
+int mkw_unmap(void *addr, size_t len);
+
+/* Bits of a byte of mkw_resident(). */
+#define MKW_RESIDENT 0x1u	/* the page is in the cache */
+#define MKW_DIRTY    0x2u	/* and has not been written to the file yet */
+#define MKW_MAPPED   0x4u	/* and some mapping can reach it without a fault */
+
+/*
+ * As mincore(2): one byte for each page of [off, off + len) goes into vec.
+ * off is page-aligned; pages past the end are 0. The answer may be stale when
+ * it arrives.
+ *
+ * -EINVAL   a NULL argument, off < 0 or unaligned, len 0
+ */
+int mkw_resident(struct mkw_file *file, off_t off, size_t len,
+		 unsigned char *vec);
+
+/* The library's version, "MAJOR.MINOR.PATCH". */
+const char *mkw_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MKWRITE_H */

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * testing.h: what only the second build of core has (MKW_TESTING), the one that
+ * the simulator and the tests link: the policy `none`, R0 switched off, mutants
+ * (planted bugs, by name) and forced retries. In the library each of these is
+ * the constant 0, so that no trace of them is in a release.
+ */
+#ifndef MKW_TESTING_H
+#define MKW_TESTING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum mkw__mutant {
+#define MKW_MUTANT(name, breaks) MKW__MUTANT_##name,
+#include "core/mutants.def"
+#undef MKW_MUTANT
+	MKW__MUTANT_COUNT
+};
+
+#ifdef MKW_TESTING
+struct mkw__testing {
+	bool policy_none;	/* faults take no lock: the kernel of 2012 */
+	bool r0_off;		/* copy to mapped buffers under the lock */
+	uint64_t mutants;	/* 1 << enum mkw__mutant */
+	uint32_t bare_wakes;	/* faults to wake unresolved, counted down */
+};
+extern struct mkw__testing mkw__testing;
+/* The mutant's number, or -1; for command lines. */
+int mkw__mutant_find(const char *name);
+#define MKW__TEST(field) (mkw__testing.field)
+#define MKW__MUTANT(name) ((mkw__testing.mutants >> MKW__MUTANT_##name) & 1)
+#else
+#define MKW__TEST(field) 0
+#define MKW__MUTANT(name) 0
+#endif
+
+#endif /* MKW_TESTING_H */
