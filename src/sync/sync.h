@@ -112,9 +112,14 @@ struct mkw__range_req {
 	uint64_t start, end;		/* [start, end) */
 	bool exclusive;
 	bool waiting;
-	/* Runs when a queued request is granted, in the releasing task, with
-	 * no lock of the range lock held. Must not block. */
+	/*
+	 * Runs when a queued request is granted, in the releasing task, with
+	 * no lock of the range lock held. Must not block. NULL: a task sleeps
+	 * on the event.
+	 */
 	void (*granted)(struct mkw__range_req *req);
+	struct mkw__os_event event;
+	struct mkw__range_req *next_granted;
 };
 TAILQ_HEAD(mkw__range_reqs, mkw__range_req);
 
@@ -132,16 +137,20 @@ void mkw__range_lock(struct mkw__range_lock *rl, struct mkw__range_req *req,
 /* False: it would have to wait, and nothing was changed. */
 bool mkw__range_trylock(struct mkw__range_lock *rl, struct mkw__range_req *req,
 			uint64_t start, uint64_t end, bool exclusive);
+void mkw__range_unlock(struct mkw__range_lock *rl, struct mkw__range_req *req);
+
 /*
- * True: granted at once. False: queued; granted() will run, possibly before
- * this returns, and *req is the queue's until then. A ticket belongs to no
- * task, so the rank checker does not see it.
+ * Tickets: requests that belong to no task (to a fault, which different tasks
+ * may serve), so that the rank checker does not see them. _enqueue(): true,
+ * granted at once; false, queued: granted() will run, possibly before this
+ * returns, and *req is the queue's until then.
  */
 bool mkw__range_enqueue(struct mkw__range_lock *rl, struct mkw__range_req *req,
 			uint64_t start, uint64_t end, bool exclusive,
 			void (*granted)(struct mkw__range_req *req));
-void mkw__range_unlock(struct mkw__range_lock *rl, struct mkw__range_req *req);
-/* Gives back a ticket got by mkw__range_enqueue(). */
+bool mkw__range_trylock_ticket(struct mkw__range_lock *rl,
+			       struct mkw__range_req *req, uint64_t start,
+			       uint64_t end, bool exclusive);
 void mkw__range_unlock_ticket(struct mkw__range_lock *rl,
 			      struct mkw__range_req *req);
 /* Is anything held or waited for? For assertions. */
