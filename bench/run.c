@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run.c: one run, in a process of its own.
+ *
+ * The child enters its memory limit, makes a view of the file (the kernel's
+ * mmap, or an engine's mapping), warms up, and touches pages for the given time.
+ * A touch is one load of 8 bytes that is compared with what the file is known
+ * to hold at that place, so a target that shows wrong bytes cannot win. What it
+ * counted goes to the parent through a pipe.
+ *
+ * random-read   Warm-up: pages in order, twice as many as the cache holds, so
+ *               that it is full and every further page costs one. Then pages at
+ *               random over the whole file. The kernel is told MADV_RANDOM:
+ *               without it it reads megabytes for each page, and that is no
+ *               baseline to be proud of beating.
+ * seq-scan      No warm-up, the file is not cached. Pages in order, from the
+ *               start again at the end. The kernel is told MADV_SEQUENTIAL.
+ * refault       A part of the file that fits the cache four times over, all of
+ *               it touched first. Then laps: take the mapping away (the clock
+ *               stops meanwhile), touch every page of the part once, in a
+ *               scattered order. Both sides may map neighbours as they see fit.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bench/internal.h"
+#include "mkwrite/mkwrite.h"
+
+/* How many touches lie between two looks at the clock. */
+#define BURST 64
+
+uint64_t mkw__bench_word(uint64_t page, uint64_t word)
+{
+	/* splitmix64 (Steele, Lea, Flood 2014) of the place. */
+	uint64_t x = (page << 16 | word) * 0x9e3779b97f4a7c15u;
+
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+	return x ^ (x >> 31);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static const char *target_name(const struct bench_run *run)
+{
+	return run->target == BENCH_KERNEL ? "kernel" : "engine";
+}
+
+/* ---- the file, seen through a mapping (in the child) ------------------ */
+
+struct view {
+	const struct bench_run *run;
+	struct mkw_engine *engine;
+	struct mkw_file *file;
+	unsigned char *addr;
+	size_t len;
+	uint64_t words_per_page;
+};
+
+static int failed(const char *what, int err)
+{
+	fprintf(stderr, "mkwrite bench: %s: %s\n", what, strerror(err));
+	return -1;
+}
+
+static int view_map(struct view *v)
+{
+	const struct bench_run *run = v->run;
+	void *addr;
+	int err;
+
+	if (run->target == BENCH_KERNEL) {
+		addr = mmap(NULL, v->len, PROT_READ, MAP_SHARED, run->setup->fd,
+			    0);
+		if (addr == MAP_FAILED)
+			return failed("mmap", errno);
+	} else {
+		err = mkw_map(v->file, NULL, v->len, PROT_READ,
+			      run->in_thread ? MKW_MAP_INLINE : 0, 0, &addr);
+		if (err)
+			return failed("mkw_map", -err);
+	}
+	v->addr = addr;
+	return 0;
+}
+
+static int view_open(struct view *v, const struct bench_run *run)
+{
+	const struct bench_setup *setup = run->setup;
+	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
+	int err;
+
+	*v = (struct view){ .run = run,
+			    .len = setup->file_bytes,
+			    .words_per_page = setup->page_size / 8 };
+	if (run->target == BENCH_ENGINE) {
+		opt.cache_bytes = setup->cache_bytes;
+		err = mkw_engine_open(&opt, &v->engine);
+		if (err)
+			return failed("mkw_engine_open", -err);
+		err = mkw_file_open_fd(v->engine, setup->fd, &v->file);
+		if (err)
+			return failed("mkw_file_open_fd", -err);
+	}
+	return view_map(v);
+}
+
+/* Takes every mapped page away; the pages stay cached. */
+static int view_drop(struct view *v)
+{
+	int err;
+
+	if (v->run->target == BENCH_KERNEL)
+		return madvise(v->addr, v->len, MADV_DONTNEED) ?
+		       failed("madvise(MADV_DONTNEED)", errno) : 0;
+	err = mkw_unmap(v->addr, v->len);
+	if (err)
+		return failed("mkw_unmap", -err);
+	return view_map(v);
+}
+
+/* The kernel's own means, for its best; the engine has none yet. */
+static int view_advise(struct view *v, int advice)
+{
+	if (v->run->target == BENCH_KERNEL && madvise(v->addr, v->len, advice))
+		return failed("madvise", errno);
+	return 0;
+}
+
+static int view_close(struct view *v)
+{
+	int err;
+
+	if (v->run->target == BENCH_KERNEL)
+		return 0;
+	err = mkw_unmap(v->addr, v->len);
+	if (err)
+		return failed("mkw_unmap", -err);
+	err = mkw_file_close(v->file);
+	if (err)
+		return failed("mkw_file_close", -err);
+	err = mkw_engine_close(v->engine);
+	return err ? failed("mkw_engine_close", -err) : 0;
+}
+
+/* Loads a word of the page and compares it. */
+static inline int touch(const struct view *v, uint64_t page)
+{
+	uint64_t word = page * 7 % v->words_per_page;
+	uint64_t off = page * v->run->setup->page_size + word * 8;
+	uint64_t found = *(volatile uint64_t *)(v->addr + off);
+	uint64_t expected = mkw__bench_word(page, word);
+
+	if (found == expected)
+		return 0;
+	fprintf(stderr,
+		"mkwrite bench: the %s shows wrong bytes at offset %llu: expected %016llx, found %016llx\n",
+		target_name(v->run), (unsigned long long)off,
+		(unsigned long long)expected, (unsigned long long)found);
+	return -1;
+}
+
+/* ---- workloads (in the child) ----------------------------------------- */
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state += 1;
+	return mkw__bench_word(*state >> 16, *state & 0xffff);
+}
+
+static int random_read(struct view *v, struct bench_result *res)
+{
+	const struct bench_setup *setup = v->run->setup;
+	uint64_t pages = setup->file_bytes / setup->page_size;
+	uint64_t warm = 2 * setup->cache_bytes / setup->page_size;
+	uint64_t state = v->run->seed << 32;
+	uint64_t begin, limit = setup->seconds * 1000000000ull;
+
+	if (view_advise(v, MADV_SEQUENTIAL))
+		return -1;
+	for (uint64_t page = 0; page < warm && page < pages; page++)
+		if (touch(v, page))
+			return -1;
+	if (view_advise(v, MADV_RANDOM))
+		return -1;
+
+	begin = now_ns();
+	do {
+		for (int i = 0; i < BURST; i++)
+			if (touch(v, next_random(&state) % pages))
+				return -1;
+		res->touches += BURST;
+		res->ns = now_ns() - begin;
+	} while (res->ns < limit);
+	return 0;
+}
+
+static int seq_scan(struct view *v, struct bench_result *res)
+{
+	const struct bench_setup *setup = v->run->setup;
+	uint64_t pages = setup->file_bytes / setup->page_size;
+	uint64_t page = 0, begin, limit = setup->seconds * 1000000000ull;
+
+	if (view_advise(v, MADV_SEQUENTIAL))
+		return -1;
+	begin = now_ns();
+	do {
+		for (int i = 0; i < BURST; i++) {
+			if (touch(v, page))
+				return -1;
+			page = page + 1 < pages ? page + 1 : 0;
+		}
+		res->touches += BURST;
+		res->ns = now_ns() - begin;
+	} while (res->ns < limit);
+	return 0;
+}
+
+static int refault(struct view *v, struct bench_result *res)
+{
+	const struct bench_setup *setup = v->run->setup;
+	uint64_t room = setup->cache_bytes / 4 < setup->file_bytes ?
+			setup->cache_bytes / 4 : setup->file_bytes;
+	uint64_t pages = 1, begin, start = now_ns();
+	uint64_t limit = setup->seconds * 1000000000ull;
+
+	/* A power of two, so that an odd stride meets each page once. */
+	while (pages * 2 * setup->page_size <= room)
+		pages *= 2;
+	for (uint64_t page = 0; page < pages; page++)
+		if (touch(v, page))
+			return -1;
+	do {
+		if (view_drop(v))
+			return -1;
+		begin = now_ns();
+		for (uint64_t i = 0; i < pages; i++)
+			if (touch(v, i * 0x9e3779b1u & (pages - 1)))
+				return -1;
+		res->ns += now_ns() - begin;
+		res->touches += pages;
+		/* Dropping takes time too, which the clock of the run leaves
+		 * out: do not let it take for ever. */
+	} while (res->ns < limit && now_ns() - start < 4 * limit);
+	return 0;
+}
+
+static int (*const workloads[BENCH_KINDS])(struct view *v,
+					   struct bench_result *res) = {
+	[BENCH_RANDOM_READ] = random_read,
+	[BENCH_SEQ_SCAN] = seq_scan,
+	[BENCH_REFAULT] = refault,
+};
+
+/* The child: ends with _exit(), 0 after a result has been sent. */
+static _Noreturn void child(const struct bench_run *run,
+			    const struct bench_cap *cap, int out)
+{
+	struct bench_result res = { 0 };
+	struct view v;
+
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	if (cap && mkw__bench_cap_enter(cap)) {
+		fprintf(stderr, "mkwrite bench: cannot enter %s: %s\n",
+			cap->dir, strerror(errno));
+		_exit(1);
+	}
+	if (view_open(&v, run) || workloads[run->kind](&v, &res) ||
+	    view_close(&v))
+		_exit(1);
+	_exit(write(out, &res, sizeof(res)) == (ssize_t)sizeof(res) ? 0 : 1);
+}
+
+/* ---- the parent ------------------------------------------------------- */
+
+int mkw__bench_run(const struct bench_run *run, struct bench_result *result)
+{
+	const struct bench_setup *setup = run->setup;
+	struct bench_cap cap;
+	int pipe_fd[2], status = 0, ret = -1;
+	bool capped = setup->limit_bytes != 0, sent;
+	pid_t pid;
+
+	/* Pages that an earlier run left in the kernel's cache would count for
+	 * nobody's limit. */
+	ret = posix_fadvise(setup->fd, 0, 0, POSIX_FADV_DONTNEED);
+	if (ret)
+		return failed("dropping the file's cached pages", ret);
+	if (capped && mkw__bench_cap_create(&cap, setup->limit_bytes))
+		return -1;
+	ret = -1;
+	if (pipe2(pipe_fd, O_CLOEXEC)) {
+		failed("pipe", errno);
+		goto out_cap;
+	}
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		failed("fork", errno);
+		goto out_pipe;
+	}
+	if (!pid)
+		child(run, capped ? &cap : NULL, pipe_fd[1]);
+	while (waitpid(pid, &status, 0) < 0)
+		/* Only by a signal that asks us to end. */
+		kill(pid, SIGKILL);
+	if (mkw__bench_signal)
+		goto out_pipe;
+
+	close(pipe_fd[1]);
+	pipe_fd[1] = -1;
+	sent = read(pipe_fd[0], result, sizeof(*result)) ==
+	       (ssize_t)sizeof(*result);
+	if (WIFSIGNALED(status)) {
+		fprintf(stderr, "mkwrite bench: the %s's run was ended by signal %d (%s)%s\n",
+			target_name(run), WTERMSIG(status),
+			strsignal(WTERMSIG(status)),
+			capped && WTERMSIG(status) == SIGKILL ?
+			"; if that was for want of memory, raise --overhead-mib" :
+			"");
+		goto out_pipe;
+	}
+	if (status || !sent)
+		/* The child has said why. */
+		goto out_pipe;
+	result->peak_bytes = capped ? mkw__bench_cap_peak(&cap) : 0;
+	ret = 0;
+out_pipe:
+	close(pipe_fd[0]);
+	if (pipe_fd[1] >= 0)
+		close(pipe_fd[1]);
+out_cap:
+	if (capped)
+		mkw__bench_cap_remove(&cap);
+	return ret;
+}
