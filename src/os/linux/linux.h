@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * linux.h: what the files of src/os/linux share among themselves.
+ *
+ *   task.c    threads, signals masks, mutex, event, clock, memory, panic
+ *   mmu.c     userfaultfd and page-table calls
+ *   frames.c  memfd, alias mappings
+ *   trap.c    SIGBUS and SIGSEGV, copies that survive a bad address
+ *   loop.c    io_uring, fault messages, kicks
+ */
+#ifndef MKW_OS_LINUX_H
+#define MKW_OS_LINUX_H
+
+#include "os/os.h"
+
+struct mkw__os_mmu {
+	int fd;
+	bool in_thread;
+	struct mkw__os_mmu_caps caps;
+};
+
+/* The memfd, for mapping it. */
+int mkw__frames_fd(const struct mkw__os_frames *fr);
+
+/*
+ * Panics when addr lies in an alias mapping: the engine touched a frame that
+ * is not there. Cheap, takes no lock unless it panics, async-signal-safe.
+ */
+void mkw__frames_check_stray(uintptr_t addr, bool write);
+
+/* Registers a range with an mmu; modes are UFFDIO_REGISTER_MODE_*. */
+int mkw__mmu_register(struct mkw__os_mmu *mmu, void *addr, size_t len,
+		      uint64_t modes);
+
+/*
+ * A mapping of fd that is registered before anybody can touch it: PROT_NONE,
+ * not inherited by fork, never with huge pages. mmap_flags: MAP_SHARED and its
+ * like. Made accessible by mprotect(). -errno; on a failure after a
+ * replacing mmap() the range is left as inaccessible memory.
+ */
+int mkw__mmu_map(struct mkw__os_mmu *mmu, int fd, uintptr_t hint, size_t len,
+		 int mmap_flags, uint64_t off, uint64_t modes, uintptr_t *addr);
+
+/* Installs the signal handlers, once in a process. */
+void mkw__trap_install(void);
+
+/*
+ * Copies in which either side may be application memory: -EFAULT where it is
+ * not mapped, or not with that access, with the bytes before it copied.
+ * Aligned words of one side are moved in one piece: of the destination
+ * (_to) or the source (_from). Of both, where both have the same alignment.
+ */
+int mkw__trap_copy_to(void *dst, const void *src, size_t len);
+int mkw__trap_copy_from(void *dst, const void *src, size_t len);
+/* Reads one byte of every page of the range: -EFAULT. */
+int mkw__trap_probe(const void *src, size_t len);
+
+/* For tests: loops made from now on do without io_uring. */
+void mkw__os_loop_no_uring(bool on);
+
+#endif /* MKW_OS_LINUX_H */

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * loop.c: what an engine thread sleeps on.
+ *
+ * One io_uring is all of it: reads and writes, a multishot poll of the
+ * userfaultfd and one of an eventfd that others kick. One system call then
+ * submits, sleeps and collects. (Measured per fault, pager and toucher on one
+ * CPU: 7.8-8.3 us, with epoll around it 8.3-9.3.)
+ *
+ *	        rw(), post()            kick()          fault
+ *	             |                    |               |
+ *	queue[] (any task, l->mutex)   eventfd       userfaultfd
+ *	             |  drained by wait() |   polled by   |
+ *	             +---------- ring ----+--- the ring --+--> callbacks, in wait()
+ *
+ * Where io_uring is refused (a sysctl, a seccomp profile) wait() makes the
+ * transfers itself, one after the other, and sleeps in ppoll(): slower, the
+ * same to everybody else.
+ *
+ * Who may call what: wait(), pause() and watch() belong to one task, the owner,
+ * which is the one that calls wait() first. rw(), post() and kick() may be
+ * called by any task; rw() and post() by another than the owner kick.
+ *
+ * Polls. A multishot poll posts a completion for each wake-up of its file, so
+ * the eventfd needs no draining; and a read of messages that returned fewer
+ * than it had room for needs no second read, since a message that came later
+ * comes with a completion of its own. When the kernel ends a multishot poll it
+ * is armed again, and looks first whether the file is ready already. While the
+ * loop is paused completions of the userfaultfd are noted and nothing is read;
+ * nothing spins, since only new messages post more.
+ *
+ * Kicks. l->kicked says that an eventfd write is on its way, so that others may
+ * leave it out:
+ *
+ *	kick()                              wait()
+ *	  (publishes something)               completion of the eventfd
+ *	  K: xchg kicked = 1 (acq_rel)        C: xchg kicked = 0 (acq_rel)
+ *	     was 0: write eventfd             return to the caller, who looks
+ *
+ * A kick that finds 1 writes nothing. Some later C replaces that 1 (K comes
+ * before it in the order of the word), reads from K or from an exchange after
+ * it, and so sees what was published before K; and its caller looks only after
+ * C. A C between a kick's K and its write only makes one wake-up too many.
+ * Where ppoll() sleeps, the eventfd is drained before C and never after it:
+ * the other way round it could swallow the write of a kick whose 1 stays.
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "os/linux/linux.h"
+
+/* A transfer's length in the ring is 32 bits; a short one goes on. */
+#define RW_BYTES_MAX ((size_t)1 << 30)
+#define MESSAGES 32
+
+/* Values of a completion's user_data that are no pointer. */
+enum { TAG_UFFD = 1, TAG_KICK = 2 };
+
+struct entry {
+	struct mkw__os_io *io;
+	int res;
+	bool post;
+};
+
+struct mkw__os_loop {
+	int kick_fd;
+	_Atomic uint32_t kicked;
+	/* The queue: a ring buffer, under mutex. */
+	struct mkw__os_mutex mutex;
+	struct entry *queue;
+	unsigned depth, head, count;
+	/* The rest is the owner's. */
+	_Atomic(struct mkw__os_task *) owner;
+	struct mkw__os_mmu *mmu;
+	void (*on_fault)(void *arg, const struct mkw__os_fault *msg);
+	void *fault_arg;
+	bool paused;
+	bool readable;		/* the kernel may have messages */
+	struct uffd_msg msg[MESSAGES];
+	unsigned msg_next, msg_count;
+	bool uring;
+	bool enabled;		/* the ring belongs to the owner now */
+	bool kick_armed, uffd_armed;
+	struct io_uring ring;
+};
+
+static _Atomic bool no_uring;
+
+void mkw__os_loop_no_uring(bool on)
+{
+	atomic_store(&no_uring, on);
+}
+
+/* ---- the queue -------------------------------------------------------- */
+
+static void enqueue(struct mkw__os_loop *l, struct mkw__os_io *io, int res,
+		    bool post)
+{
+	bool full;
+
+	mkw__os_mutex_lock(&l->mutex);
+	full = l->count == l->depth;
+	if (!full) {
+		l->queue[(l->head + l->count) % l->depth] =
+			(struct entry){ io, res, post };
+		l->count++;
+	}
+	mkw__os_mutex_unlock(&l->mutex);
+	if (full)
+		mkw__os_panic("more than %u transfers in flight on one loop",
+			      l->depth);
+	if (atomic_load_explicit(&l->owner, memory_order_relaxed) !=
+	    mkw__os_self())
+		mkw__os_loop_kick(l);
+}
+
+static bool dequeue(struct mkw__os_loop *l, struct entry *e)
+{
+	bool any;
+
+	mkw__os_mutex_lock(&l->mutex);
+	any = l->count > 0;
+	if (any) {
+		*e = l->queue[l->head];
+		l->head = (l->head + 1) % l->depth;
+		l->count--;
+	}
+	mkw__os_mutex_unlock(&l->mutex);
+	return any;
+}
+
+static unsigned queue_count(struct mkw__os_loop *l)
+{
+	unsigned count;
+
+	mkw__os_mutex_lock(&l->mutex);
+	count = l->count;
+	mkw__os_mutex_unlock(&l->mutex);
+	return count;
+}
+
+void mkw__os_loop_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
+{
+	enqueue(l, io, 0, false);
+}
+
+void mkw__os_loop_post(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
+{
+	enqueue(l, io, res, true);
+}
+
+void mkw__os_loop_kick(struct mkw__os_loop *l)
+{
+	static const uint64_t one = 1;
+
+	/* K above. */
+	if (atomic_exchange_explicit(&l->kicked, 1, memory_order_acq_rel))
+		return;
+	while (write(l->kick_fd, &one, sizeof(one)) < 0) {
+		/* EAGAIN: 2^64 kicks that nobody drained; it is readable. */
+		if (errno != EINTR)
+			break;
+	}
+}
+
+static void kick_seen(struct mkw__os_loop *l)
+{
+	/* C above. */
+	atomic_exchange_explicit(&l->kicked, 0, memory_order_acq_rel);
+}
+
+/* ---- the ring --------------------------------------------------------- */
+
+static bool ring_open(struct mkw__os_loop *l)
+{
+	/*
+	 * Disabled until the owner's first wait(): with SINGLE_ISSUER the task
+	 * that enables the ring is the only one that may use it.
+	 */
+	struct io_uring_params best = {
+		.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
+			 IORING_SETUP_DEFER_TASKRUN,
+	};
+	struct io_uring_params plain = { .flags = IORING_SETUP_R_DISABLED };
+	unsigned entries = l->depth + 2;
+	int err;
+
+	if (atomic_load(&no_uring))
+		return false;
+	err = io_uring_queue_init_params(entries, &l->ring, &best);
+	if (err == -EINVAL) /* Linux 6.1 has these flags */
+		err = io_uring_queue_init_params(entries, &l->ring, &plain);
+	if (err) {
+		static _Atomic bool told;
+
+		if (!atomic_exchange(&told, true))
+			fprintf(stderr,
+				"mkwrite: asked for an io_uring, got: %s; "
+				"reading and writing without it, slower. See "
+				"sysctl kernel.io_uring_disabled, the seccomp "
+				"profile, and RLIMIT_MEMLOCK.\n",
+				strerror(-err));
+		return false;
+	}
+	return true;
+}
+
+/* A free entry; there are as many as can be in flight. */
+static struct io_uring_sqe *ring_sqe(struct mkw__os_loop *l)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&l->ring);
+
+	if (!sqe) {
+		io_uring_submit(&l->ring);
+		sqe = io_uring_get_sqe(&l->ring);
+	}
+	if (!sqe)
+		mkw__os_panic("the io_uring takes no more than %u transfers",
+			      l->depth);
+	return sqe;
+}
+
+static void ring_poll(struct mkw__os_loop *l, int fd, uint64_t tag)
+{
+	struct io_uring_sqe *sqe = ring_sqe(l);
+
+	io_uring_prep_poll_multishot(sqe, fd, POLLIN);
+	io_uring_sqe_set_data64(sqe, tag);
+}
+
+static void ring_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
+{
+	struct io_uring_sqe *sqe = ring_sqe(l);
+	char *buf = (char *)io->buf + io->moved;
+	size_t len = io->len - io->moved;
+
+	if (len > RW_BYTES_MAX)
+		len = RW_BYTES_MAX;
+	if (io->write)
+		io_uring_prep_write(sqe, io->fd, buf, (unsigned)len,
+				    io->off + io->moved);
+	else
+		io_uring_prep_read(sqe, io->fd, buf, (unsigned)len,
+				   io->off + io->moved);
+	io_uring_sqe_set_data(sqe, io);
+}
+
+static void ring_arm(struct mkw__os_loop *l)
+{
+	if (!l->enabled) {
+		/* By hand: liburing 2.3 declares its call and lacks it. */
+		if (syscall(SYS_io_uring_register, l->ring.ring_fd,
+			    IORING_REGISTER_ENABLE_RINGS, NULL, 0))
+			mkw__os_panic("enabling an io_uring: %s",
+				      strerror(errno));
+		l->enabled = true;
+	}
+	if (!l->kick_armed) {
+		ring_poll(l, l->kick_fd, TAG_KICK);
+		l->kick_armed = true;
+	}
+	if (l->mmu && !l->uffd_armed) {
+		ring_poll(l, l->mmu->fd, TAG_UFFD);
+		l->uffd_armed = true;
+	}
+}
+
+static void ring_complete(struct mkw__os_loop *l,
+			  const struct io_uring_cqe *cqe)
+{
+	struct mkw__os_io *io;
+
+	switch (cqe->user_data) {
+	case TAG_UFFD:
+		l->readable = true;
+		l->uffd_armed = cqe->flags & IORING_CQE_F_MORE;
+		break;
+	case TAG_KICK:
+		kick_seen(l);
+		l->kick_armed = cqe->flags & IORING_CQE_F_MORE;
+		break;
+	default:
+		io = io_uring_cqe_get_data(cqe);
+		io->raw(l, io, cqe->res);
+	}
+}
+
+/* Submits, sleeps, and runs what completed. */
+static void ring_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
+{
+	struct __kernel_timespec ts = {
+		.tv_sec = (long long)(timeout_ns / 1000000000u),
+		.tv_nsec = (long long)(timeout_ns % 1000000000u),
+	};
+	struct io_uring_cqe *cqe;
+	int err;
+
+	if (timeout_ns == 0)
+		err = io_uring_submit_and_get_events(&l->ring);
+	else
+		err = io_uring_submit_and_wait_timeout(
+			&l->ring, &cqe, 1,
+			timeout_ns == UINT64_MAX ? NULL : &ts, NULL);
+	/*
+	 * ETIME is the timeout. After a signal, or short of memory, what is
+	 * not submitted is still in the ring and goes with the next call.
+	 */
+	if (err < 0 && err != -ETIME && err != -EINTR && err != -EAGAIN &&
+	    err != -EBUSY && err != -ENOMEM)
+		mkw__os_panic("waiting on an io_uring: %s", strerror(-err));
+
+	/*
+	 * One at a time, each given back before its callback, which may
+	 * queue the same transfer again; none that this call did not find.
+	 */
+	for (unsigned n = io_uring_cq_ready(&l->ring);
+	     n > 0 && !io_uring_peek_cqe(&l->ring, &cqe); n--) {
+		struct io_uring_cqe copy = *cqe;
+
+		io_uring_cqe_seen(&l->ring, cqe);
+		ring_complete(l, &copy);
+	}
+}
+
+/* ---- without a ring --------------------------------------------------- */
+
+static void plain_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
+{
+	char *buf = (char *)io->buf + io->moved;
+	size_t len = io->len - io->moved;
+	off_t off = (off_t)(io->off + io->moved);
+	ssize_t n;
+
+	if (len > RW_BYTES_MAX)
+		len = RW_BYTES_MAX;
+	n = io->write ? pwrite(io->fd, buf, len, off)
+		      : pread(io->fd, buf, len, off);
+	io->raw(l, io, n < 0 ? -errno : (int)n);
+}
+
+static void plain_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(timeout_ns / 1000000000u),
+		.tv_nsec = (long)(timeout_ns % 1000000000u),
+	};
+	struct pollfd fds[2] = { { .fd = l->kick_fd, .events = POLLIN },
+				 { .fd = -1, .events = POLLIN } };
+	uint64_t kicks;
+
+	if (l->mmu && !l->paused)
+		fds[1].fd = l->mmu->fd;
+	if (ppoll(fds, 2, timeout_ns == UINT64_MAX ? NULL : &ts, NULL) <= 0)
+		return;
+	if (fds[0].revents) {
+		if (read(l->kick_fd, &kicks, sizeof(kicks)) < 0) {
+			/* EAGAIN: the write has yet to come, and will wake. */
+		}
+		kick_seen(l);
+	}
+	if (fds[1].revents)
+		l->readable = true;
+}
+
+/* ---- faults ----------------------------------------------------------- */
+
+/*
+ * Hands over the messages that were read, and reads one batch when there is
+ * none: completions of I/O get their turn between batches. What on_fault()
+ * does not want any more, because it paused the loop, stays in l->msg.
+ */
+static void read_messages(struct mkw__os_loop *l)
+{
+	if (l->msg_next == l->msg_count) {
+		ssize_t n = read(l->mmu->fd, l->msg, sizeof(l->msg));
+
+		if (n < 0 && errno == EINTR)
+			return;
+		l->msg_next = 0;
+		l->msg_count = n < 0 ? 0 : (unsigned)n / sizeof(l->msg[0]);
+		l->readable = l->msg_count == MESSAGES;
+	}
+	while (l->msg_next < l->msg_count && !l->paused) {
+		const struct uffd_msg *msg = &l->msg[l->msg_next++];
+		uint64_t flags = msg->arg.pagefault.flags;
+		struct mkw__os_fault f = {
+			.addr = (uintptr_t)msg->arg.pagefault.address,
+			.write = flags & UFFD_PAGEFAULT_FLAG_WRITE,
+			.wp = flags & UFFD_PAGEFAULT_FLAG_WP,
+		};
+
+		if (msg->event != UFFD_EVENT_PAGEFAULT)
+			continue;
+		mkw__frames_check_stray(f.addr, f.write);
+		l->on_fault(l->fault_arg, &f);
+	}
+}
+
+static bool has_messages(const struct mkw__os_loop *l)
+{
+	return !l->paused && (l->readable || l->msg_next < l->msg_count);
+}
+
+/* ---- interface -------------------------------------------------------- */
+
+int mkw__os_loop_create(unsigned depth, struct mkw__os_loop **out)
+{
+	struct mkw__os_loop *l;
+	int err = -ENOMEM;
+
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	l->depth = depth;
+	l->queue = calloc(depth, sizeof(*l->queue));
+	if (!l->queue)
+		goto out_free;
+	l->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (l->kick_fd < 0) {
+		err = -errno;
+		goto out_free;
+	}
+	l->uring = ring_open(l);
+	*out = l;
+	return 0;
+out_free:
+	free(l->queue);
+	free(l);
+	return err;
+}
+
+void mkw__os_loop_destroy(struct mkw__os_loop *l)
+{
+	if (l->uring)
+		io_uring_queue_exit(&l->ring);
+	close(l->kick_fd);
+	free(l->queue);
+	free(l);
+}
+
+int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
+		       void (*on_fault)(void *arg,
+					const struct mkw__os_fault *msg),
+		       void *arg)
+{
+	if (l->mmu)
+		return -EBUSY;
+	l->mmu = mmu;
+	l->on_fault = on_fault;
+	l->fault_arg = arg;
+	return 0;
+}
+
+void mkw__os_loop_pause(struct mkw__os_loop *l, bool on)
+{
+	l->paused = on;
+	/* What came meanwhile is read without being announced again. */
+	if (!on)
+		l->readable |= l->mmu != NULL;
+}
+
+void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
+{
+	struct entry e;
+	unsigned queued;
+
+	atomic_store_explicit(&l->owner, mkw__os_self(), memory_order_relaxed);
+	if (l->uring)
+		ring_arm(l);
+
+	/* Only what is queued now: callbacks may queue for the next time. */
+	queued = queue_count(l);
+	while (queued-- > 0 && dequeue(l, &e)) {
+		if (l->uring && !e.post) {
+			ring_rw(l, e.io);
+			continue;
+		}
+		timeout_ns = 0;
+		if (e.post)
+			e.io->done(e.io, e.res);
+		else
+			plain_rw(l, e.io);
+	}
+	/* Something to do already: look, but do not sleep. */
+	if (has_messages(l) || queue_count(l) > 0)
+		timeout_ns = 0;
+	if (l->uring)
+		ring_wait(l, timeout_ns);
+	else
+		plain_wait(l, timeout_ns);
+	if (has_messages(l))
+		read_messages(l);
+}

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * trap.c: what happens when an access faults: copies that survive a bad
+ * address, and the process's handlers of SIGBUS and SIGSEGV.
+ *
+ * Copies. All accesses that may meet a bad address are made by the few
+ * instructions between mkw__trap_begin and mkw__trap_end, written by hand:
+ * they use no stack and keep nothing in registers that a caller must get back,
+ * so the handler ends a copy by setting the program counter to
+ * mkw__trap_landing, which returns -EFAULT. (The exception table of a kernel,
+ * with one entry. Nothing is set up per call, and no jump leaves the handler,
+ * so the signal mask is restored as always.) Being by hand also fixes the width
+ * of each access: 8 aligned bytes move by one 8-byte load or store, which
+ * x86-64 and arm64 do in one piece; ldp and stp count as two of those. An
+ * access that is not aligned to 8 promises nothing.
+ *
+ * Order in the handlers, for a fault that the kernel reports:
+ *   1. an address of an alias mapping: the engine's own bug, panic
+ *   2. SIGBUS: the in-thread handler of the engine. RETRY: return, so that the
+ *      access runs again. It is asked before 3, because a user copy may touch a
+ *      mapping whose faults are served in their own thread
+ *   3. the access was made by a copy: -EFAULT
+ *   4. to whoever handled the signal before us, with the signal mask that it
+ *      would have had. Where that was the default or nobody: the default is
+ *      put back and the access runs into it again, so that the process ends by
+ *      the right signal at the right place.
+ * A signal that was sent (kill, raise), and the notice of a memory error that
+ * hit no access of this thread, go straight to 4.
+ *
+ * A handler that the application installs after us replaces ours: faults of
+ * in-thread mappings then kill, and bad addresses in copies reach that handler.
+ *
+ * The handlers allocate nothing, take no lock of the C library and keep errno.
+ * They run on the alternate stack where the thread has one; it must be large
+ * enough for the engine's fault path then.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "os/linux/linux.h"
+
+/* ---- copies ----------------------------------------------------------- */
+
+extern const char mkw__trap_begin[], mkw__trap_end[], mkw__trap_landing[];
+
+/* head bytes, then words of 8, then tail bytes; 0 or -EFAULT. */
+int mkw__trap_move(void *dst, const void *src, size_t head, size_t words,
+		   size_t tail);
+/* Reads a byte; 0 or -EFAULT. */
+int mkw__trap_touch(const void *src);
+
+#define LOCAL_SYMBOL(name) ".hidden " #name "\n.globl " #name "\n"
+#define STRING_OF(x) #x
+#define DIGITS_OF(x) STRING_OF(x)
+
+#define FUNCTION(name) LOCAL_SYMBOL(name) ".type " #name ", %function\n"
+#define PROLOGUE                                                  \
+	LOCAL_SYMBOL(mkw__trap_begin)                             \
+	LOCAL_SYMBOL(mkw__trap_end)                               \
+	FUNCTION(mkw__trap_landing)                               \
+	FUNCTION(mkw__trap_move)                                  \
+	FUNCTION(mkw__trap_touch)                                 \
+	".pushsection .text\n"                                    \
+	".p2align 4\n"
+#define EPILOGUE ".popsection\n"
+
+#if defined(__x86_64__)
+
+/* rdi dst, rsi src, rdx head, rcx words, r8 tail */
+__asm__(PROLOGUE
+	"mkw__trap_begin:\n"
+	"mkw__trap_move:\n"
+	".cfi_startproc\n"
+	"	testq %rdx, %rdx\n"
+	"	jz 2f\n"
+	"1:	movb (%rsi), %al\n"
+	"	movb %al, (%rdi)\n"
+	"	incq %rsi\n"
+	"	incq %rdi\n"
+	"	decq %rdx\n"
+	"	jnz 1b\n"
+	"2:	subq $8, %rcx\n"
+	"	jb 4f\n"
+	"3:	movq (%rsi), %rax\n"
+	"	movq 8(%rsi), %rdx\n"
+	"	movq 16(%rsi), %r9\n"
+	"	movq 24(%rsi), %r10\n"
+	"	movq %rax, (%rdi)\n"
+	"	movq %rdx, 8(%rdi)\n"
+	"	movq %r9, 16(%rdi)\n"
+	"	movq %r10, 24(%rdi)\n"
+	"	movq 32(%rsi), %rax\n"
+	"	movq 40(%rsi), %rdx\n"
+	"	movq 48(%rsi), %r9\n"
+	"	movq 56(%rsi), %r10\n"
+	"	movq %rax, 32(%rdi)\n"
+	"	movq %rdx, 40(%rdi)\n"
+	"	movq %r9, 48(%rdi)\n"
+	"	movq %r10, 56(%rdi)\n"
+	"	addq $64, %rsi\n"
+	"	addq $64, %rdi\n"
+	"	subq $8, %rcx\n"
+	"	jae 3b\n"
+	"4:	addq $8, %rcx\n"
+	"	jz 6f\n"
+	"5:	movq (%rsi), %rax\n"
+	"	movq %rax, (%rdi)\n"
+	"	addq $8, %rsi\n"
+	"	addq $8, %rdi\n"
+	"	decq %rcx\n"
+	"	jnz 5b\n"
+	"6:	testq %r8, %r8\n"
+	"	jz 8f\n"
+	"7:	movb (%rsi), %al\n"
+	"	movb %al, (%rdi)\n"
+	"	incq %rsi\n"
+	"	incq %rdi\n"
+	"	decq %r8\n"
+	"	jnz 7b\n"
+	"8:	xorl %eax, %eax\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	"mkw__trap_touch:\n"
+	".cfi_startproc\n"
+	"	movb (%rdi), %al\n"
+	"	xorl %eax, %eax\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	"mkw__trap_end:\n"
+	"mkw__trap_landing:\n"
+	".cfi_startproc\n"
+	"	movl $-" DIGITS_OF(EFAULT) ", %eax\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	EPILOGUE);
+
+static uintptr_t context_pc(const ucontext_t *uc)
+{
+	return (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+}
+
+static void context_set_pc(ucontext_t *uc, uintptr_t pc)
+{
+	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)pc;
+}
+
+static bool context_is_write(const ucontext_t *uc)
+{
+	/* The page-fault error code: bit 1 is a write. */
+	return uc->uc_mcontext.gregs[REG_ERR] & 2;
+}
+
+#elif defined(__aarch64__)
+
+/* x0 dst, x1 src, x2 head, x3 words, x4 tail */
+__asm__(PROLOGUE
+	"mkw__trap_begin:\n"
+	"mkw__trap_move:\n"
+	".cfi_startproc\n"
+	"	cbz x2, 2f\n"
+	"1:	ldrb w5, [x1], #1\n"
+	"	strb w5, [x0], #1\n"
+	"	subs x2, x2, #1\n"
+	"	b.ne 1b\n"
+	"2:	subs x3, x3, #8\n"
+	"	b.lo 4f\n"
+	"3:	ldp x5, x6, [x1]\n"
+	"	ldp x7, x8, [x1, #16]\n"
+	"	ldp x9, x10, [x1, #32]\n"
+	"	ldp x11, x12, [x1, #48]\n"
+	"	stp x5, x6, [x0]\n"
+	"	stp x7, x8, [x0, #16]\n"
+	"	stp x9, x10, [x0, #32]\n"
+	"	stp x11, x12, [x0, #48]\n"
+	"	add x1, x1, #64\n"
+	"	add x0, x0, #64\n"
+	"	subs x3, x3, #8\n"
+	"	b.hs 3b\n"
+	"4:	adds x3, x3, #8\n"
+	"	b.eq 6f\n"
+	"5:	ldr x5, [x1], #8\n"
+	"	str x5, [x0], #8\n"
+	"	subs x3, x3, #1\n"
+	"	b.ne 5b\n"
+	"6:	cbz x4, 8f\n"
+	"7:	ldrb w5, [x1], #1\n"
+	"	strb w5, [x0], #1\n"
+	"	subs x4, x4, #1\n"
+	"	b.ne 7b\n"
+	"8:	mov w0, #0\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	"mkw__trap_touch:\n"
+	".cfi_startproc\n"
+	"	ldrb w1, [x0]\n"
+	"	mov w0, #0\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	"mkw__trap_end:\n"
+	"mkw__trap_landing:\n"
+	".cfi_startproc\n"
+	"	mov w0, #-" DIGITS_OF(EFAULT) "\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	EPILOGUE);
+
+static uintptr_t context_pc(const ucontext_t *uc)
+{
+	return uc->uc_mcontext.pc;
+}
+
+static void context_set_pc(ucontext_t *uc, uintptr_t pc)
+{
+	uc->uc_mcontext.pc = pc;
+}
+
+static bool context_is_write(const ucontext_t *uc)
+{
+	/* Records of (magic, size), the last of size 0; one is the syndrome. */
+	const unsigned char *p = uc->uc_mcontext.__reserved;
+	struct {
+		uint32_t magic;
+		uint32_t size;
+		uint64_t esr;
+	} record;
+
+	for (size_t at = 0;
+	     at + sizeof(record) <= sizeof(uc->uc_mcontext.__reserved);
+	     at += record.size) {
+		memcpy(&record, p + at, sizeof(record));
+		if (record.magic == 0x45535201) /* ESR_MAGIC */
+			return record.esr >> 6 & 1; /* WnR */
+		if (record.size == 0)
+			break;
+	}
+	return false;
+}
+
+#else
+#error "mkwrite knows x86-64 and arm64; another processor needs its copies here"
+#endif
+
+/* The bytes from p to the next multiple of 8, at most len. */
+static size_t bytes_to_word(const void *p, size_t len)
+{
+	size_t n = -(uintptr_t)p & 7;
+
+	return n < len ? n : len;
+}
+
+int mkw__trap_copy_to(void *dst, const void *src, size_t len)
+{
+	size_t head = bytes_to_word(dst, len);
+
+	return mkw__trap_move(dst, src, head, (len - head) / 8,
+			      (len - head) % 8);
+}
+
+int mkw__trap_copy_from(void *dst, const void *src, size_t len)
+{
+	size_t head = bytes_to_word(src, len);
+
+	return mkw__trap_move(dst, src, head, (len - head) / 8,
+			      (len - head) % 8);
+}
+
+int mkw__trap_probe(const void *src, size_t len)
+{
+	size_t page = mkw__os_page_size();
+	uintptr_t p = (uintptr_t)src, end = p + len;
+	int err = 0;
+
+	if (end < p)
+		return -EFAULT;
+	for (; p < end && !err; p = (p | (page - 1)) + 1)
+		err = mkw__trap_touch((const void *)p);
+	return err;
+}
+
+int mkw__os_user_read(void *dst, const void *user_src, size_t len)
+{
+	return mkw__trap_copy_from(dst, user_src, len);
+}
+
+int mkw__os_user_write(void *user_dst, const void *src, size_t len)
+{
+	return mkw__trap_copy_to(user_dst, src, len);
+}
+
+/* ---- handlers --------------------------------------------------------- */
+
+static _Atomic(mkw__os_handler *) core_handler;
+
+/* Written before our handlers are installed, and by nobody after. */
+static struct sigaction previous_bus, previous_segv;
+
+void mkw__os_set_handler(mkw__os_handler *fn)
+{
+	atomic_store(&core_handler, fn);
+}
+
+/* The kernel's signal number set as the raw system call takes it. */
+static uint64_t bits_of(const sigset_t *set)
+{
+	uint64_t bits;
+
+	memcpy(&bits, set, sizeof(bits));
+	return bits;
+}
+
+static void hand_on(int sig, siginfo_t *si, ucontext_t *uc, bool sent)
+{
+	struct sigaction prev = sig == SIGBUS ? previous_bus : previous_segv;
+	bool plain = !(prev.sa_flags & SA_SIGINFO);
+	uint64_t mask;
+
+	if (plain && prev.sa_handler == SIG_IGN && sent)
+		return;
+	if (plain && (prev.sa_handler == SIG_DFL ||
+		      prev.sa_handler == SIG_IGN)) {
+		prev.sa_handler = SIG_DFL;
+		sigaction(sig, &prev, NULL);
+		/* A fault comes again by itself; this waits for our return. */
+		if (sent)
+			syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), sig);
+		return;
+	}
+	mask = bits_of(&uc->uc_sigmask) | bits_of(&prev.sa_mask);
+	if (!(prev.sa_flags & SA_NODEFER))
+		mask |= (uint64_t)1 << (sig - 1);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	if (plain)
+		prev.sa_handler(sig);
+	else
+		prev.sa_sigaction(sig, si, uc);
+}
+
+static bool resolved(uintptr_t addr, bool write)
+{
+	mkw__os_handler *fn = atomic_load(&core_handler);
+
+	return fn && fn(addr, write) == MKW__OS_RETRY;
+}
+
+static void on_signal(int sig, siginfo_t *si, void *context)
+{
+	ucontext_t *uc = context;
+	uintptr_t pc = context_pc(uc), addr = (uintptr_t)si->si_addr;
+	bool sent = si->si_code <= 0;
+	int saved_errno = errno;
+
+	if (!sent && !(sig == SIGBUS && si->si_code == BUS_MCEERR_AO)) {
+		bool write = context_is_write(uc);
+
+		mkw__frames_check_stray(addr, write);
+		if (sig == SIGBUS && resolved(addr, write))
+			goto out;
+		if (pc >= (uintptr_t)mkw__trap_begin &&
+		    pc < (uintptr_t)mkw__trap_end) {
+			context_set_pc(uc, (uintptr_t)mkw__trap_landing);
+			goto out;
+		}
+	}
+	hand_on(sig, si, uc, sent);
+out:
+	errno = saved_errno;
+}
+
+void mkw__trap_install(void)
+{
+	static struct mkw__os_mutex mutex;
+	static bool installed;
+	struct sigaction sa = { .sa_sigaction = on_signal,
+				.sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	mkw__os_mutex_lock(&mutex);
+	if (!installed) {
+		memset(&sa.sa_mask, 0xff, sizeof(sa.sa_mask));
+		/* First asked, then set: a fault may come in between. */
+		sigaction(SIGBUS, NULL, &previous_bus);
+		sigaction(SIGSEGV, NULL, &previous_segv);
+		sigaction(SIGBUS, &sa, NULL);
+		sigaction(SIGSEGV, &sa, NULL);
+		installed = true;
+	}
+	mkw__os_mutex_unlock(&mutex);
+}

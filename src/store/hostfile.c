@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * hostfile.c: a file of the host as a store.
+ *
+ * Two descriptors of the same file. `fd` goes through the kernel's page cache
+ * and is always there; it carries the flock and everything that is no read or
+ * write. `direct_fd` has O_DIRECT, where the file system gives it, and moves
+ * all that is aligned.
+ *
+ * What is not aligned: the end of the file inside its last block is read and
+ * written by `fd`. (By O_DIRECT the write would have to cover the whole block,
+ * and so set a length nobody set.) An unaligned buffer goes through an aligned
+ * copy. A transfer that O_DIRECT refuses all the same is made by `fd`. The
+ * kernel keeps the two ways coherent as long as they are not at work on one
+ * block at once, which the engine sees to.
+ *
+ * The descriptors are open file descriptions of our own, also where the caller
+ * gave an open file: flock(2) belongs to the description, and O_DIRECT too.
+ *
+ * A store is not changed after open; every call may run in any task. lseek()
+ * moves a file position that nothing uses.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "store/store.h"
+
+/* Linux 6.1; the C library's struct statx may not name the fields yet. */
+#define DIOALIGN_MASK	   0x2000U
+#define DIOALIGN_MEM_AT	   0x98
+#define DIOALIGN_OFFSET_AT 0x9c
+
+/* A copy for an unaligned buffer is at most this long. */
+#define BOUNCE_BYTES ((size_t)1 << 20)
+
+struct hostfile {
+	struct mkw__store st;
+	int fd;
+	int direct_fd;		/* -1: none */
+};
+
+static struct hostfile *hostfile(struct mkw__store *st)
+{
+	return (struct hostfile *)st;
+}
+
+/* ---- blocking transfers ----------------------------------------------- */
+
+static bool aligned(uint64_t x, uint32_t to)
+{
+	return x % to == 0;
+}
+
+/* One system call on one of the descriptors. */
+static ssize_t transfer(int fd, bool write, uint64_t off, void *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = write ? pwrite(fd, buf, len, (off_t)off)
+			  : pread(fd, buf, len, (off_t)off);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* By O_DIRECT through an aligned copy; what of len is done is cut short. */
+static ssize_t transfer_bounced(struct hostfile *h, bool write, uint64_t off,
+				void *buf, size_t len)
+{
+	size_t size = len < BOUNCE_BYTES ? len : BOUNCE_BYTES;
+	void *copy = mkw__os_reserve(size);
+	ssize_t n = 0;
+
+	if (!copy)
+		return -ENOMEM;
+	if (write)
+		n = mkw__os_user_read(copy, buf, size);
+	if (!n)
+		n = transfer(h->direct_fd, write, off, copy, size);
+	if (n > 0 && !write) {
+		int err = mkw__os_user_write(buf, copy, (size_t)n);
+
+		if (err)
+			n = err;
+	}
+	mkw__os_unreserve(copy, size);
+	return n;
+}
+
+/* Some of the bytes, at least one: the best way that is open to them. */
+static ssize_t transfer_some(struct hostfile *h, bool write, uint64_t off,
+			     void *buf, size_t len)
+{
+	size_t whole = len - len % h->st.direct_align;
+	ssize_t n = -EINVAL;
+
+	if (h->direct_fd >= 0 && whole && aligned(off, h->st.direct_align)) {
+		if (aligned((uintptr_t)buf, h->st.memory_align))
+			n = transfer(h->direct_fd, write, off, buf, whole);
+		else
+			n = transfer_bounced(h, write, off, buf, whole);
+		if (n != -EINVAL && n != -ENOMEM)
+			return n;
+	}
+	return transfer(h->fd, write, off, buf, len);
+}
+
+static int read_file(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+{
+	static const char zeros[1024];
+	char *to = buf;
+	bool ended = false;
+
+	while (len > 0) {
+		ssize_t n = ended ? 0
+				  : transfer_some(hostfile(st), false, off, to,
+						  len);
+
+		if (n < 0)
+			return (int)n;
+		if (n == 0) {
+			/* Past the end, in memory that may be anybody's. */
+			ended = true;
+			n = (ssize_t)(len < sizeof(zeros) ? len
+							  : sizeof(zeros));
+			if (mkw__os_user_write(to, zeros, (size_t)n))
+				return -EFAULT;
+		}
+		to += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int write_file(struct mkw__store *st, uint64_t off, const void *buf,
+		      size_t len)
+{
+	const char *from = buf;
+
+	while (len > 0) {
+		ssize_t n = transfer_some(hostfile(st), true, off,
+					  (void *)(uintptr_t)from, len);
+
+		if (n <= 0)
+			return n ? (int)n : -EIO;
+		from += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* ---- asynchronous transfers ------------------------------------------- */
+
+/*
+ * Queues what is left of io. All of it one way: an unaligned end, of which a
+ * file has one, takes the whole transfer through the kernel's cache.
+ */
+static void queue_rest(struct hostfile *h, struct mkw__os_loop *l,
+		       struct mkw__os_io *io)
+{
+	uintptr_t buf = (uintptr_t)io->buf + io->moved;
+	bool direct = h->direct_fd >= 0 &&
+		      aligned(io->off + io->moved, h->st.direct_align) &&
+		      aligned(io->len - io->moved, h->st.direct_align) &&
+		      aligned(buf, h->st.memory_align);
+
+	io->fd = direct ? h->direct_fd : h->fd;
+	mkw__os_loop_rw(l, io);
+}
+
+static void transferred(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
+{
+	struct hostfile *h = hostfile(io->store);
+
+	if (res == -EINVAL && io->fd == h->direct_fd) {
+		io->fd = h->fd;
+		mkw__os_loop_rw(l, io);
+		return;
+	}
+	if (res == -EINTR || res == -EAGAIN) {
+		mkw__os_loop_rw(l, io);
+		return;
+	}
+	if (res > 0) {
+		io->moved += (size_t)res;
+		if (io->moved < io->len) {
+			queue_rest(h, l, io);
+			return;
+		}
+		res = 0;
+	} else if (res == 0 && io->write) {
+		res = -EIO;
+	} else if (res == 0) {
+		memset((char *)io->buf + io->moved, 0, io->len - io->moved);
+	}
+	io->done(io, res);
+}
+
+static void submit(struct mkw__store *st, struct mkw__os_loop *l,
+		   struct mkw__os_io *io)
+{
+	io->store = st;
+	io->raw = transferred;
+	io->moved = 0;
+	queue_rest(hostfile(st), l, io);
+}
+
+/* ---- the file as a whole ---------------------------------------------- */
+
+static int own(struct mkw__store *st)
+{
+	int how = (st->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
+
+	while (flock(hostfile(st)->fd, how)) {
+		if (errno == EWOULDBLOCK)
+			return -EBUSY;
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int flush(struct mkw__store *st)
+{
+	return fdatasync(hostfile(st)->fd) ? -errno : 0;
+}
+
+static int resize(struct mkw__store *st, uint64_t len)
+{
+	while (ftruncate(hostfile(st)->fd, (off_t)len)) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int change(struct mkw__store *st, int mode, uint64_t off, uint64_t len)
+{
+	mode |= FALLOC_FL_KEEP_SIZE;
+	while (fallocate(hostfile(st)->fd, mode, (off_t)off, (off_t)len)) {
+		if (errno == ENOSYS)
+			return -EOPNOTSUPP;
+		if (errno != EINTR)
+			return -errno;
+	}
+	return 0;
+}
+
+static int punch(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return change(st, FALLOC_FL_PUNCH_HOLE, off, len);
+}
+
+static int zero(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return change(st, FALLOC_FL_ZERO_RANGE, off, len);
+}
+
+static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return change(st, 0, off, len);
+}
+
+static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
+{
+	off_t at = lseek(hostfile(st)->fd, (off_t)off,
+			 data ? SEEK_DATA : SEEK_HOLE);
+
+	return at < 0 ? -errno : at;
+}
+
+static void close_file(struct mkw__store *st)
+{
+	struct hostfile *h = hostfile(st);
+
+	if (h->direct_fd >= 0)
+		close(h->direct_fd);
+	close(h->fd);
+	mkw__os_free(h);
+}
+
+static const struct mkw__store_ops ops = {
+	.own = own,
+	.read = read_file,
+	.write = write_file,
+	.submit = submit,
+	.flush = flush,
+	.resize = resize,
+	.punch = punch,
+	.zero = zero,
+	.allocate = allocate,
+	.seek = seek,
+	.close = close_file,
+};
+
+/* ---- opening ---------------------------------------------------------- */
+
+/* Opens the file of another descriptor again. -errno. */
+static int reopen(int fd, int flags)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Memory file systems accept O_DIRECT, and copy to their page cache. */
+static bool lives_in_memory(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 &&
+	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC ||
+		fs.f_type == HUGETLBFS_MAGIC);
+}
+
+static bool is_alignment(uint32_t n)
+{
+	return n && !(n & (n - 1)) && n <= mkw__os_page_size();
+}
+
+/*
+ * What O_DIRECT asks of offsets and buffers, as the kernel says; where it does
+ * not say, a block of the file system, which always is enough. False: there is
+ * no O_DIRECT that a page could use.
+ */
+static bool direct_alignment(struct hostfile *h, const struct stat *sb)
+{
+	struct statx stx;
+	uint32_t mem, off;
+
+	memset(&stx, 0, sizeof(stx));
+	if (!statx(h->fd, "", AT_EMPTY_PATH, DIOALIGN_MASK, &stx) &&
+	    (stx.stx_mask & DIOALIGN_MASK)) {
+		memcpy(&mem, (char *)&stx + DIOALIGN_MEM_AT, sizeof(mem));
+		memcpy(&off, (char *)&stx + DIOALIGN_OFFSET_AT, sizeof(off));
+	} else {
+		off = (uint32_t)sb->st_blksize;
+		if (!is_alignment(off))
+			off = (uint32_t)mkw__os_page_size();
+		mem = off;
+	}
+	if (!is_alignment(off) || !is_alignment(mem))
+		return false;
+	h->st.direct_align = off;
+	h->st.memory_align = mem;
+	return true;
+}
+
+static void open_direct(struct hostfile *h, const struct stat *sb, int access)
+{
+	h->direct_fd = -1;
+	h->st.direct_align = 1;
+	h->st.memory_align = 1;
+	if (lives_in_memory(h->fd) || !direct_alignment(h, sb))
+		return;
+	h->direct_fd = reopen(h->fd, access | O_DIRECT);
+	if (h->direct_fd < 0) {
+		h->direct_fd = -1;
+		h->st.direct_align = 1;
+		h->st.memory_align = 1;
+	}
+}
+
+/* Makes a store of fd, which it owns then; on failure fd is closed. */
+static int make_store(int fd, int access, struct mkw__store **out)
+{
+	struct hostfile *h = NULL;
+	struct stat sb;
+	int err;
+
+	if (fstat(fd, &sb)) {
+		err = -errno;
+		goto out_close;
+	}
+	if (!S_ISREG(sb.st_mode)) {
+		err = -EINVAL;
+		goto out_close;
+	}
+	h = mkw__os_zalloc(sizeof(*h));
+	if (!h) {
+		err = -ENOMEM;
+		goto out_close;
+	}
+	h->fd = fd;
+	h->st.ops = &ops;
+	h->st.len = (uint64_t)sb.st_size;
+	h->st.read_only = access == O_RDONLY;
+	h->st.dev = sb.st_dev;
+	h->st.ino = sb.st_ino;
+	open_direct(h, &sb, access);
+	h->st.direct = h->direct_fd >= 0;
+	*out = &h->st;
+	return 0;
+out_close:
+	close(fd);
+	return err;
+}
+
+int mkw__hostfile_open(const char *path, int flags, mode_t mode,
+		       struct mkw__store **out)
+{
+	const int known = O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+	int access = flags & O_ACCMODE;
+	int fd, err;
+
+	if (!path || (access != O_RDONLY && access != O_RDWR) ||
+	    (flags & ~(known | O_ACCMODE)))
+		return -EINVAL;
+	/* O_NONBLOCK: a FIFO or a device would keep us waiting to say no. */
+	fd = open(path,
+		  (flags & ~O_TRUNC) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
+	if (fd < 0) {
+		err = -errno;
+		/* A directory, a socket: not a regular file, like the rest. */
+		return err == -EISDIR || err == -ENXIO ? -EINVAL : err;
+	}
+	/* With it, io_uring would answer EAGAIN instead of reading. */
+	if (fcntl(fd, F_SETFL, 0)) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	return make_store(fd, access, out);
+}
+
+int mkw__hostfile_open_fd(int fd, struct mkw__store **out)
+{
+	int flags = fcntl(fd, F_GETFL);
+	int access = flags & O_ACCMODE;
+	struct stat sb;
+
+	if (flags < 0 || (flags & O_PATH) || access == O_WRONLY)
+		return -EBADF;
+	/* Asked before the open, which for a device could have effects. */
+	if (fstat(fd, &sb))
+		return -errno;
+	if (!S_ISREG(sb.st_mode))
+		return -EINVAL;
+	fd = reopen(fd, access);
+	return fd < 0 ? fd : make_store(fd, access, out);
+}

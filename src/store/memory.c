@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * memory.c: a store in memory, for tests and the simulator.
+ *
+ * Pages are found through two levels, root[] -> leaf -> page. A missing page
+ * or leaf is a hole and reads as zero, so the store can be large and sparse,
+ * and seek() has something to find. Bytes of a page past the length are zero,
+ * so that growing needs to touch nothing.
+ *
+ * st->mutex guards all of it. It is never held while a caller's buffer is
+ * touched: that may be application memory, and fault. A page goes through a
+ * copy in between; like a disk, the store is atomic per page and not more.
+ *
+ * Violations of the contract in store.h (a write past the length) are panics:
+ * finding them is what the store is for.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "store/store.h"
+
+#define LEAF_PAGES 512u
+
+struct leaf {
+	char *page[LEAF_PAGES];
+};
+
+struct memstore {
+	struct mkw__store st;
+	struct mkw__os_mutex mutex;
+	size_t page_size;
+	uint64_t len;
+	struct leaf **root;
+	uint64_t leaves;	/* slots of root */
+};
+
+static struct memstore *memstore(struct mkw__store *st)
+{
+	return (struct memstore *)st;
+}
+
+/* ---- pages, m->mutex held --------------------------------------------- */
+
+static char **slot_locked(struct memstore *m, uint64_t index, bool make)
+{
+	uint64_t i = index / LEAF_PAGES;
+
+	if (i >= m->leaves)
+		return NULL;
+	if (!m->root[i] && make)
+		m->root[i] = mkw__os_zalloc(sizeof(struct leaf));
+	return m->root[i] ? &m->root[i]->page[index % LEAF_PAGES] : NULL;
+}
+
+static char *page_locked(struct memstore *m, uint64_t index, bool make)
+{
+	char **slot = slot_locked(m, index, make);
+
+	if (slot && !*slot && make)
+		*slot = mkw__os_zalloc(m->page_size);
+	return slot ? *slot : NULL;
+}
+
+static void drop_page_locked(struct memstore *m, uint64_t index)
+{
+	char **slot = slot_locked(m, index, false);
+
+	if (slot) {
+		mkw__os_free(*slot);
+		*slot = NULL;
+	}
+}
+
+/* Zeros a range: whole pages go, parts are cleared. */
+static void clear_locked(struct memstore *m, uint64_t off, uint64_t end)
+{
+	while (off < end) {
+		uint64_t index = off / m->page_size;
+		uint64_t start = index * m->page_size;
+		uint64_t stop = start + m->page_size;
+		char *page;
+
+		/* Past a missing leaf in one step. */
+		if (!slot_locked(m, index, false)) {
+			off = (index / LEAF_PAGES + 1) * LEAF_PAGES *
+			      m->page_size;
+			continue;
+		}
+		if (stop > end)
+			stop = end;
+		page = page_locked(m, index, false);
+		if (off == start && stop == start + m->page_size)
+			drop_page_locked(m, index);
+		else if (page)
+			memset(page + (off - start), 0, stop - off);
+		off = stop;
+	}
+}
+
+/* Room in root for a store of len bytes. */
+static int grow_locked(struct memstore *m, uint64_t len)
+{
+	uint64_t leaf_bytes = (uint64_t)LEAF_PAGES * m->page_size;
+	uint64_t leaves = len / leaf_bytes + (len % leaf_bytes != 0);
+	struct leaf **root;
+
+	if (leaves <= m->leaves)
+		return 0;
+	if (leaves > SIZE_MAX / sizeof(*root))
+		return -EFBIG;
+	root = mkw__os_zalloc(leaves * sizeof(struct leaf *));
+	if (!root)
+		return -ENOMEM;
+	if (m->leaves)
+		memcpy(root, m->root, m->leaves * sizeof(struct leaf *));
+	mkw__os_free(m->root);
+	m->root = root;
+	m->leaves = leaves;
+	return 0;
+}
+
+/* ---- transfers -------------------------------------------------------- */
+
+/* The bytes of [off, off + len) that lie in the page of off. */
+static size_t in_page(const struct memstore *m, uint64_t off, size_t len)
+{
+	size_t rest = m->page_size - off % m->page_size;
+
+	return len < rest ? len : rest;
+}
+
+static int read_memory(struct mkw__store *st, uint64_t off, void *buf,
+		       size_t len)
+{
+	struct memstore *m = memstore(st);
+	char *copy = mkw__os_zalloc(m->page_size);
+	int err = copy ? 0 : -ENOMEM;
+
+	while (len > 0 && !err) {
+		size_t n = in_page(m, off, len);
+		const char *page;
+
+		mkw__os_mutex_lock(&m->mutex);
+		page = page_locked(m, off / m->page_size, false);
+		if (page)
+			memcpy(copy, page + off % m->page_size, n);
+		else
+			memset(copy, 0, n);
+		mkw__os_mutex_unlock(&m->mutex);
+
+		err = mkw__os_user_write(buf, copy, n);
+		buf = (char *)buf + n;
+		off += n;
+		len -= n;
+	}
+	mkw__os_free(copy);
+	return err;
+}
+
+static int write_memory(struct mkw__store *st, uint64_t off, const void *buf,
+			size_t len)
+{
+	struct memstore *m = memstore(st);
+	char *copy = mkw__os_zalloc(m->page_size);
+	int err = copy ? 0 : -ENOMEM;
+
+	while (len > 0 && !err) {
+		size_t n = in_page(m, off, len);
+		bool past;
+		char *page;
+
+		err = mkw__os_user_read(copy, buf, n);
+		if (err)
+			break;
+		mkw__os_mutex_lock(&m->mutex);
+		past = off + n > m->len;
+		page = past ? NULL : page_locked(m, off / m->page_size, true);
+		if (page)
+			memcpy(page + off % m->page_size, copy, n);
+		mkw__os_mutex_unlock(&m->mutex);
+		if (past)
+			mkw__os_panic("a write of %zu bytes at %llu reaches "
+				      "past the end of its store",
+				      n, (unsigned long long)off);
+		if (!page)
+			err = -ENOSPC;
+		buf = (const char *)buf + n;
+		off += n;
+		len -= n;
+	}
+	mkw__os_free(copy);
+	return err;
+}
+
+static void submit(struct mkw__store *st, struct mkw__os_loop *l,
+		   struct mkw__os_io *io)
+{
+	int err;
+
+	if (io->write)
+		err = write_memory(st, io->off, io->buf, io->len);
+	else
+		err = read_memory(st, io->off, io->buf, io->len);
+	mkw__os_loop_post(l, io, err);
+}
+
+/* ---- the store as a whole --------------------------------------------- */
+
+static int own(struct mkw__store *st)
+{
+	(void)st;
+	return 0;
+}
+
+static int flush(struct mkw__store *st)
+{
+	(void)st;
+	return 0;
+}
+
+static int resize(struct mkw__store *st, uint64_t len)
+{
+	struct memstore *m = memstore(st);
+	int err;
+
+	mkw__os_mutex_lock(&m->mutex);
+	err = grow_locked(m, len);
+	if (!err) {
+		if (len < m->len)
+			clear_locked(m, len,
+				     m->leaves * LEAF_PAGES * m->page_size);
+		m->len = len;
+	}
+	mkw__os_mutex_unlock(&m->mutex);
+	return err;
+}
+
+static int clear(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	struct memstore *m = memstore(st);
+
+	mkw__os_mutex_lock(&m->mutex);
+	clear_locked(m, off, off + len < m->len ? off + len : m->len);
+	mkw__os_mutex_unlock(&m->mutex);
+	return 0;
+}
+
+/* Nothing to reserve: memory is all the space there is. */
+static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	(void)st;
+	(void)off;
+	(void)len;
+	return 0;
+}
+
+static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
+{
+	struct memstore *m = memstore(st);
+	int64_t found;
+
+	mkw__os_mutex_lock(&m->mutex);
+	while (off < m->len) {
+		uint64_t index = off / m->page_size;
+
+		if ((page_locked(m, index, false) != NULL) == data)
+			break;
+		off = (index + 1) * m->page_size;
+		if (!slot_locked(m, index, false))
+			off = (index / LEAF_PAGES + 1) * LEAF_PAGES *
+			      m->page_size;
+	}
+	/* The end of a file is a hole. */
+	if (off < m->len)
+		found = (int64_t)off;
+	else
+		found = data ? -ENXIO : (int64_t)m->len;
+	mkw__os_mutex_unlock(&m->mutex);
+	return found;
+}
+
+static void close_memory(struct mkw__store *st)
+{
+	struct memstore *m = memstore(st);
+
+	for (uint64_t i = 0; i < m->leaves; i++) {
+		if (!m->root[i])
+			continue;
+		for (unsigned j = 0; j < LEAF_PAGES; j++)
+			mkw__os_free(m->root[i]->page[j]);
+		mkw__os_free(m->root[i]);
+	}
+	mkw__os_free(m->root);
+	mkw__os_free(m);
+}
+
+static const struct mkw__store_ops ops = {
+	.own = own,
+	.read = read_memory,
+	.write = write_memory,
+	.submit = submit,
+	.flush = flush,
+	.resize = resize,
+	.punch = clear,
+	.zero = clear,
+	.allocate = allocate,
+	.seek = seek,
+	.close = close_memory,
+};
+
+int mkw__memstore_open(uint64_t len, struct mkw__store **out)
+{
+	static _Atomic uint64_t last_ino;
+	struct memstore *m;
+	int err;
+
+	m = mkw__os_zalloc(sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->page_size = mkw__os_page_size();
+	err = grow_locked(m, len);
+	if (err) {
+		mkw__os_free(m);
+		return err;
+	}
+	m->len = len;
+	m->st = (struct mkw__store){
+		.ops = &ops,
+		.len = len,
+		.direct_align = 512,
+		.memory_align = 1,
+		.direct = true,
+		.dev = UINT64_MAX,
+		.ino = atomic_fetch_add(&last_ino, 1) + 1,
+	};
+	*out = &m->st;
+	return 0;
+}
