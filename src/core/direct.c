@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Direct reads and writes: straight between the caller's buffer and the store,
+ * and coherent with the cache all the same.
+ *
+ *   read    iolock shared. Pages with a valid frame come from the frame, the
+ *           others from the store into the buffer. A dirty page has a frame, so
+ *           nothing need be flushed; an absent page's bytes are the store's (a
+ *           fill or writeback that begins meanwhile changes that to a value of a
+ *           later moment of this same read).
+ *   write   what punch takes (EXCL_TAKE), then R4: nothing of the range is being
+ *           filled or written back. Absent pages: store write from the
+ *           buffer. Present pages: through one private copy to the store, then
+ *           into the frame, so that both get the same bytes even if the caller
+ *           changes its buffer meanwhile. They stay present (a reader would fault
+ *           for nothing), and CLEAN or DIRTY as they were: bytes beside the
+ *           range that only the frame has are written back as ever.
+ *
+ * When the store write fails nobody knows what the store holds: the frames of the
+ * range become DIRTY, and their bytes will be written again.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+/* The run of pages from pos that are all present, or all not. */
+static bool run_at(struct mkw__inode *in, uint64_t pos, uint64_t end,
+		   size_t *len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t idx = mkw__page_of(e, pos), stop = mkw__pages_up(e, end);
+	bool present;
+
+	mkw__mutex_lock(&in->tree);
+	present = pg_in(mkw__page_get_locked(in, idx), PG_PRESENT_MASK);
+	if (!present)
+		idx = mkw__page_next_locked(in, idx, stop, PG_PRESENT_MASK);
+	while (present && idx < stop &&
+	       pg_in(mkw__page_get_locked(in, idx), PG_PRESENT_MASK))
+		idx++;
+	mkw__mutex_unlock(&in->tree);
+	*len = mkw__min(end, idx << e->page_shift) - pos;
+	return present;
+}
+
+ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
+			 uint64_t off, unsigned flags)
+{
+	size_t done = 0, n;
+	struct mkw__ubuf u;
+	bool present;
+	int r = 0;
+
+	while (done < len && !r) {
+		void *dst = (char *)buf + done;
+
+		present = run_at(in, off + done, off + len, &n);
+		if (!present && (flags & MKW_NOWAIT)) {
+			r = -EAGAIN;
+			break;
+		}
+		r = mkw__ubuf_begin(&u, dst, n);
+		if (r)
+			return r;
+		if (present)
+			r = mkw__os_frames_read(in->frames, off + done, dst, n);
+		else
+			r = in->store->ops->read(in->store, off + done, dst, n);
+		mkw__ubuf_end(&u);
+		if (!r)
+			done += n;
+	}
+	return done ? (ssize_t)done : r;
+}
+
+/* Every present page of the range becomes DIRTY: store and frame may differ. */
+static void dirty_range(struct mkw__inode *in, uint64_t off, size_t len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t idx = mkw__page_of(e, off), end = mkw__pages_up(e, off + len);
+
+	mkw__mutex_lock(&in->tree);
+	while ((idx = mkw__page_next_locked(in, idx, end, PG_BIT(PG_CLEAN))) <
+	       end) {
+		uint32_t word = mkw__page_get_locked(in, idx);
+
+		mkw__page_set_locked(in, idx, pg_with(word, PG_DIRTY));
+	}
+	mkw__mutex_unlock(&in->tree);
+}
+
+/* Locks a run of present pages; faults are kept out, so only mappings move. */
+static void lock_run(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	uint64_t idx = first;
+
+	mkw__mutex_lock(&in->tree);
+	while (idx < end) {
+		uint32_t word = mkw__page_get_locked(in, idx);
+
+		if (word & PG_LOCKED) {
+			mkw__page_sleep_locked(in, idx);
+			continue;
+		}
+		mkw__page_set_locked(in, idx++, word | PG_LOCKED);
+	}
+	mkw__mutex_unlock(&in->tree);
+}
+
+/* Up to a buffer's worth of present pages, through a private copy. */
+static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
+			 size_t len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t first = mkw__page_of(e, pos);
+	uint64_t end = mkw__pages_up(e, pos + len);
+	struct mkw__buf *buf = mkw__pool_buf_wait(e);
+	struct mkw__ubuf u;
+	int r;
+
+	r = mkw__ubuf_begin(&u, src, len);
+	if (!r) {
+		r = mkw__os_user_read(buf->mem, src, len);
+		mkw__ubuf_end(&u);
+	}
+	if (r)
+		goto out;
+	r = in->store->ops->write(in->store, pos, buf->mem, len);
+	if (r) {
+		dirty_range(in, pos, len);
+	} else if (!MKW__MUTANT(DIRECT_LEAVES_FRAMES)) {
+		lock_run(in, first, end);
+		mkw__os_frames_write(in->frames, pos, buf->mem, len);
+		mkw__page_unlock_run(in, first, end - first, 0);
+	}
+out:
+	mkw__pool_buf_put(e, buf);
+	return r;
+}
+
+static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
+			size_t len)
+{
+	struct mkw__ubuf u;
+	int r = mkw__ubuf_begin(&u, src, len);
+
+	if (r)
+		return r;
+	r = in->store->ops->write(in->store, pos, src, len);
+	mkw__ubuf_end(&u);
+	return r;
+}
+
+ssize_t mkw__direct_write(struct mkw__inode *in, struct mkw__excl *x,
+			  const void *buf, size_t len, uint64_t off,
+			  unsigned flags)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t end = off + len;
+	size_t done = 0, n;
+	int r = 0;
+
+	(void)x;
+	if (flags & MKW_NOWAIT)
+		return -EAGAIN;		/* the device is always waited for */
+	if (!MKW__MUTANT(R4_NO_WAIT))
+		mkw__page_wait(in, mkw__page_of(e, off), mkw__pages_up(e, end),
+			       PG_BIT(PG_FILLING) | PG_BIT(PG_WRITEBACK) |
+				       PG_BIT(PG_WB_DIRTY));
+	if (MKW__MUTANT(DIRECT_DROPS_FRAMES))
+		mkw__hole_drop(in, mkw__page_of(e, off),
+			       mkw__pages_up(e, end));
+	while (done < len && !r) {
+		const void *src = (const char *)buf + done;
+
+		if (run_at(in, off + done, end, &n)) {
+			/* A buffer holds whole pages from the first one's start. */
+			n = mkw__min(n, (MKW__IO_PAGES - 1) * e->page);
+			r = write_present(in, src, off + done, n);
+		} else {
+			r = write_absent(in, src, off + done, n);
+		}
+		if (!r)
+			done += n;
+	}
+	mkw__map_lift_poison(in, mkw__page_of(e, off), mkw__pages_up(e, end));
+	return done ? (ssize_t)done : r;
+}

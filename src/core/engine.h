@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine.h: the engine's objects and what its files offer each other.
+ *
+ *   engine ─┬─ pool      frames (a count), leaves, I/O buffers, their waiters
+ *           ├─ pager     the loop that serves fault messages
+ *           ├─ flusher   the loop of writeback and reclaim
+ *           └─ inodes ─┬─ store, frames, size
+ *                      ├─ iolock, invalidate_lock
+ *                      ├─ leaves (page.h)
+ *                      └─ mappings (map.h)
+ *   file ── inode        a handle
+ *
+ * Lifetime. An inode has *users* (handles and mappings), and *pins*
+ * (a fault, the flusher, reclaim: whoever works on it for a while without
+ * being a user). When the last user goes, the inode is marked dead, the pins
+ * are waited for, and it is freed. doc/LOCKING.md has the table of fields.
+ */
+#ifndef MKW_ENGINE_H
+#define MKW_ENGINE_H
+
+#include "core/core.h"
+#include "core/map.h"
+#include "core/page.h"
+#include "core/testing.h"
+#include "sync/sync.h"
+
+/* Pages of one I/O, of a cluster, of a buffer. */
+#define MKW__IO_PAGES 64u
+/* Pages mapped around a fault on a cached page. */
+#define MKW__AROUND_PAGES 16u
+/* Faults that the pager works on at once; more wait in the kernel. */
+#define MKW__PAGER_FAULTS 256u
+/* I/O buffers: each MKW__IO_PAGES long, touched as far as used. */
+#define MKW__BUFFERS 64u
+#define MKW__PAGE_WAIT_BUCKETS 16u
+/* Streams of sequential access that an inode's readahead follows. */
+#define MKW__RA_STREAMS 4u
+
+/* ---- pool ------------------------------------------------------------- */
+
+struct mkw__buf {
+	TAILQ_ENTRY(mkw__buf) link;
+	unsigned char *mem;
+};
+TAILQ_HEAD(mkw__buf_list, mkw__buf);
+
+/*
+ * What an engine has only so much of. Who finds it empty and may not wait gives
+ * up what he holds and queues a waiter.
+ */
+struct mkw__pool {
+	struct mkw__mutex mutex;
+	uint64_t frames_max, frames_used;
+	uint64_t low, high;		/* reclaim begins and ends: free frames */
+	struct mkw__buf_list bufs;
+	struct mkw__buf buf[MKW__BUFFERS];
+	unsigned char *buf_mem;
+	struct mkw__leaf_list free_leaves, active, inactive;
+	struct mkw__leaf *leaf_mem;
+	uint64_t leaves, leaves_made;	/* of leaf_mem: in all, ever used */
+	struct mkw__waiters waiters;
+	_Atomic bool waited;		/* waiters is not empty */
+};
+
+/* ---- inode and file --------------------------------------------------- */
+
+struct mkw__ra_stream {
+	uint64_t next;			/* the page that would continue it */
+	uint32_t pages;			/* the window that was read last */
+};
+
+struct mkw__inode {
+	struct mkw_engine *engine;
+	struct mkw__store *store;
+	struct mkw__os_frames *frames;
+	TAILQ_ENTRY(mkw__inode) link;	/* engine->inodes; POOL mutex */
+	bool writable;
+
+	unsigned users;			/* POOL mutex; the last under FILES */
+	unsigned pins;			/* POOL mutex, with dead and drained */
+	bool dead;
+	struct mkw__os_event drained;
+
+	struct mkw__range_lock iolock;
+	struct mkw__range_lock invalidate_lock;
+	/* Written under iolock, exclusive to the end; read at any time. */
+	_Atomic uint64_t size;
+
+	struct mkw__mutex tree;		/* what page.h says, and the following */
+	struct mkw__leaf_tree leaves;
+	struct mkw__leaf *hint;		/* the leaf last looked up, or NULL */
+	struct mkw__waiters waiters[MKW__PAGE_WAIT_BUCKETS];
+	uint64_t dirty;			/* pages */
+	uint64_t dirty_since_ns;
+	struct mkw__ra_stream ra[MKW__RA_STREAMS];
+	unsigned ra_last;
+	int wb_error;			/* the last failed writeback's */
+	uint64_t wb_error_seq;		/* how many there were */
+
+	/* A fault was answered by poison: mappings of a page that becomes
+	 * readable must be zapped. Never unset. */
+	_Atomic bool poisoned;
+
+	struct mkw__map_list maps;	/* table */
+};
+TAILQ_HEAD(mkw__inode_list, mkw__inode);
+
+struct mkw_file {
+	struct mkw__inode *inode;
+	bool writable;
+	_Atomic uint64_t seen_error_seq;
+};
+
+/* ---- faults ----------------------------------------------------------- */
+
+/*
+ * One page fault on its way; doc/STATES.md draws it. It runs from its start
+ * (mkw__fault_run()) until it is done, or parked: then it stands in exactly
+ * one queue (a range lock, a page, the pool, or its own fill's I/O), and whoever
+ * wakes it calls resume().
+ */
+struct mkw__fault {
+	TAILQ_ENTRY(mkw__fault) link;	/* pager: free, or ready */
+	TAILQ_ENTRY(mkw__fault) active;	/* pager: in a bucket of those at work */
+	struct mkw__waiter waiter;
+	struct mkw__range_req ticket;
+	struct mkw__os_io io;
+	struct mkw__os_event event;	/* in-thread: resumed */
+	void (*resume)(struct mkw__fault *f);
+	struct mkw_engine *engine;
+	struct mkw__os_mmu *mmu;
+	uintptr_t addr;
+	bool write, wp, in_thread;
+	bool single;			/* no cluster: its read failed */
+	bool failing;			/* the read failed: SIGBUS it is */
+	bool parked;			/* ever */
+	unsigned stalls;		/* retries for want of kernel memory */
+	uint64_t born_ns;
+	/* What the ticket is for; inode is pinned while it is not NULL. */
+	enum { TICKET_NONE, TICKET_WAITS, TICKET_HELD } ticket_state;
+	struct mkw__inode *inode;
+	uint64_t first, end;		/* pages */
+	/* The fill under way. */
+	struct mkw__buf *buf;
+	uint64_t fill_first;
+	size_t fill_pages;
+};
+TAILQ_HEAD(mkw__fault_list, mkw__fault);
+
+enum mkw__fault_end {
+	FAULT_DONE,			/* the access may be tried again */
+	FAULT_PARKED,
+	FAULT_FAIL,			/* in-thread: SIGBUS */
+	FAULT_FOREIGN,			/* in-thread: no mapping of ours */
+};
+
+#define MKW__FAULT_BUCKETS 64u
+
+struct mkw__pager {
+	struct mkw__os_loop *loop;
+	struct mkw__os_thread *thread;
+	struct mkw__mutex queue;	/* of ready and stop */
+	struct mkw__fault_list ready;
+	bool stop;
+	/* The pager thread's own. */
+	struct mkw__fault_list free;
+	struct mkw__fault_list active[MKW__FAULT_BUCKETS];
+	struct mkw__fault faults[MKW__PAGER_FAULTS];
+};
+
+struct mkw__flusher {
+	struct mkw__os_loop *loop;
+	struct mkw__os_thread *thread;
+	_Atomic bool stop;
+};
+
+/* ---- engine ----------------------------------------------------------- */
+
+struct mkw__counters {
+	_Atomic uint64_t faults, write_faults, inline_faults, faults_merged;
+	_Atomic uint64_t fills, fill_pages, fill_errors;
+	_Atomic uint64_t parks, retries, longest_wait_ns;
+	_Atomic uint64_t writebacks, writeback_pages, writeback_errors;
+	_Atomic uint64_t reclaim_unmapped, reclaim_dropped;
+	_Atomic uint64_t bounced, cache_bypasses;
+	_Atomic uint64_t dirty_pages;
+};
+
+static inline void mkw__count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+struct mkw_engine {
+	size_t page;			/* bytes, and log2 of it */
+	unsigned page_shift;
+	enum mkw_policy policy;
+	uint64_t writeback_age_ns;
+	struct mkw__os_mmu *mmu, *mmu_in_thread;
+	struct mkw__os_mmu_caps caps;
+	struct mkw__mutex files;
+	struct mkw__inode_list inodes;	/* POOL mutex */
+	struct mkw__pool pool;
+	struct mkw__pager pager;
+	struct mkw__flusher flusher;
+	struct mkw__counters count;
+};
+
+static inline uint64_t mkw__page_of(const struct mkw_engine *e, uint64_t off)
+{
+	return off >> e->page_shift;
+}
+
+/* The first page at or after off. */
+static inline uint64_t mkw__pages_up(const struct mkw_engine *e, uint64_t off)
+{
+	return (off + e->page - 1) >> e->page_shift;
+}
+
+static inline uint64_t mkw__min(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline uint64_t mkw__max(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* ---- pool.c ----------------------------------------------------------- */
+
+int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes);
+void mkw__pool_fini(struct mkw_engine *e);
+/* Up to want frames; how many it gave. Kicks the flusher when few are left. */
+size_t mkw__pool_frames_get(struct mkw_engine *e, size_t want);
+void mkw__pool_frames_put(struct mkw_engine *e, size_t n);
+struct mkw__leaf *mkw__pool_leaf_get(struct mkw_engine *e);
+void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf);
+/* NULL: none is free. _wait: sleeps for one; see pool.c for who may. */
+struct mkw__buf *mkw__pool_buf_get(struct mkw_engine *e);
+struct mkw__buf *mkw__pool_buf_wait(struct mkw_engine *e);
+void mkw__pool_buf_put(struct mkw_engine *e, struct mkw__buf *buf);
+/*
+ * True: queued, to be woken when the pool has both a frame and a buffer; false:
+ * it has them now.
+ */
+bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w);
+/* To be called after any lock of an inode is released: somebody who waits for
+ * the pool may be waiting for that. */
+void mkw__pool_poke(struct mkw_engine *e);
+
+/* ---- inode.c ---------------------------------------------------------- */
+
+/* False: it is going away. */
+bool mkw__inode_pin(struct mkw__inode *in);
+/* POOL mutex held. */
+bool mkw__inode_pin_locked(struct mkw__inode *in);
+void mkw__inode_unpin(struct mkw__inode *in);
+void mkw__inode_use(struct mkw__inode *in);
+/* Ends a use; the last one writes back and frees. An error of that write. */
+int mkw__inode_unuse(struct mkw__inode *in);
+int mkw__file_close(struct mkw_file *file);
+
+/* ---- excl.c: who excludes whom (DESIGN 4) ----------------------------- */
+
+enum mkw__excl_kind {
+	EXCL_READ,			/* iolock shared */
+	EXCL_WRITE,			/* iolock exclusive */
+	EXCL_TAKE,			/* takes data away: what faults take, too */
+};
+
+struct mkw__excl {
+	struct mkw__range_req io, invalidate;
+	bool took_invalidate;
+};
+
+/*
+ * Locks bytes [start, end) rounded out to pages. -EAGAIN: nowait, and somebody
+ * has them.
+ */
+int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
+		   uint64_t end, enum mkw__excl_kind kind, bool nowait);
+/* EXCL_WRITE becomes EXCL_TAKE. Blocks. */
+void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x);
+void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x);
+/* Everything exclusively, not waiting: what reclaim needs of pages. */
+bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
+			   uint64_t first_page, uint64_t end_page);
+/* What a fault takes, shared; NULL under the policy none. */
+struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in);
+
+/* ---- fill.c ----------------------------------------------------------- */
+
+/* The pages [idx, idx + n) to read ahead for a miss at idx; n >= 1. */
+size_t mkw__fill_window_locked(struct mkw__inode *in, uint64_t idx);
+/*
+ * Makes up to max ABSENT pages from idx FILLING, with a frame each; how many.
+ * 0: no frame or leaf, or idx is not ABSENT.
+ */
+size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max);
+/*
+ * Publishes the frames of FILLING pages from src (user: application memory,
+ * else what was read, whose bytes past the file's end are zeroed). *done: pages.
+ * -EFAULT, -ENOMEM.
+ */
+int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
+		      const void *src, size_t *done);
+void mkw__fill_zero_tail(struct mkw__inode *in, uint64_t idx, size_t n,
+			 unsigned char *mem);
+/* FILLING pages become `state` (CLEAN, DIRTY, ABSENT), with bits. */
+void mkw__fill_end(struct mkw__inode *in, uint64_t idx, size_t n,
+		   enum mkw__page_state state, uint32_t bits);
+/*
+ * Reads up to max absent pages from idx in the calling task, which holds the
+ * iolock over them. The number of pages, 0 when they are not absent any more,
+ * -ENOBUFS when the cache has no room, or the store's error.
+ */
+int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max);
+
+/* ---- fault.c, pager.c ------------------------------------------------- */
+
+/* Runs a fault from its start. FAULT_PARKED: *f is not the caller's any more. */
+enum mkw__fault_end mkw__fault_run(struct mkw__fault *f);
+mkw__os_handler mkw__fault_in_thread;
+
+/* What the pager does with an end that came to it in a callback. */
+void mkw__pager_finish(struct mkw__fault *f, enum mkw__fault_end end);
+int mkw__pager_start(struct mkw_engine *e);
+void mkw__pager_stop(struct mkw_engine *e);
+
+/* ---- io.c, direct.c, ubuf.c ------------------------------------------- */
+
+/*
+ * mkw_pread() and mkw_pwrite() without validation. -EXDEV, with nothing
+ * changed or held: the buffer is in a mapping.
+ */
+ssize_t mkw__io_read(struct mkw__inode *in, void *buf, size_t len,
+		     uint64_t off, unsigned flags);
+ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
+		      uint64_t off, unsigned flags);
+/* Under the caller's lock: the part that differs with MKW_DIRECT. */
+ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
+			 uint64_t off, unsigned flags);
+ssize_t mkw__direct_write(struct mkw__inode *in, struct mkw__excl *x,
+			  const void *buf, size_t len, uint64_t off,
+			  unsigned flags);
+/* The same through a private copy where the buffer is in a mapping (R0). */
+ssize_t mkw__ubuf_read(struct mkw__inode *in, void *buf, size_t len,
+		       uint64_t off, unsigned flags);
+ssize_t mkw__ubuf_write(struct mkw__inode *in, const void *buf, size_t len,
+			uint64_t off, unsigned flags);
+
+/* ---- size.c, hole.c, query.c ------------------------------------------ */
+
+int mkw__size_set(struct mkw__inode *in, uint64_t size);
+/*
+ * The file gets longer, or shorter; the caller holds the lock (EXCL_WRITE to
+ * grow, EXCL_TAKE to shrink) from the page of the smaller size to the end.
+ */
+int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size);
+int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size);
+int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
+		       bool keep_size);
+/*
+ * Locks for an operation that writes [off, end): where it passes the file's end,
+ * from the last page to infinity. *size: what the size is, now that it is locked.
+ */
+int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
+		   uint64_t end, enum mkw__excl_kind kind, bool nowait,
+		   uint64_t *size);
+
+int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len);
+int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
+		   bool keep_size);
+/* Drops the pages [first, end), dirty or not; EXCL_TAKE held, R4 waited. */
+void mkw__hole_drop(struct mkw__inode *in, uint64_t first, uint64_t end);
+/* Zeroes bytes [off, end) of one page where it has a frame; lock as above. */
+void mkw__hole_zero_frame(struct mkw__inode *in, uint64_t off, uint64_t end);
+
+int64_t mkw__query_seek(struct mkw__inode *in, uint64_t off, bool data);
+void mkw__query_resident(struct mkw__inode *in, uint64_t first, size_t n,
+			 unsigned char *vec);
+
+/* ---- writeback.c, reclaim.c, flusher.c -------------------------------- */
+
+/* Writes in flight of one task. */
+struct mkw__wb {
+	struct mkw_engine *engine;
+	struct mkw__os_loop *loop;
+	unsigned in_flight;
+	bool may_block;
+};
+
+/*
+ * Starts writing the DIRTY pages of [first, end). With may_block every page
+ * that was dirty at the call; without, those whose locks are free. How many
+ * pages were started.
+ */
+size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
+		     uint64_t end);
+/* Waits until nothing of wb is in flight. */
+void mkw__wb_drain(struct mkw__wb *wb);
+/* All dirty pages of the inode to the store, and waits. No flush, no error. */
+int mkw__wb_inode(struct mkw__inode *in);
+int mkw__wb_sync(struct mkw_file *file);
+
+/* Tries to free want frames of pages that nobody holds; how many it freed. */
+size_t mkw__reclaim(struct mkw_engine *e, size_t want);
+
+int mkw__flusher_start(struct mkw_engine *e);
+void mkw__flusher_stop(struct mkw_engine *e);
+void mkw__flusher_kick(struct mkw_engine *e);
+
+#endif /* MKW_ENGINE_H */

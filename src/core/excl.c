@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Exclusion: which locks an operation takes under which policy. The only file
+ * that knows a policy (DESIGN 4):
+ *
+ *                what faults take      EXCL_TAKE takes
+ *   retry        iolock shared         iolock exclusive
+ *   invalidate   invalidate_lock shd   iolock, then invalidate_lock exclusive
+ *   none         nothing               iolock exclusive   (tests only)
+ *
+ * EXCL_READ and EXCL_WRITE are iolock shared and exclusive under all of them.
+ * A task's own fill needs no fault lock besides: everything that EXCL_TAKEs
+ * holds the iolock exclusively, and the task holds it at least shared (R6).
+ *
+ * Releasing any of these may be what reclaim waits for: mkw__pool_poke().
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+static bool take_uses_invalidate(const struct mkw__inode *in)
+{
+	return in->engine->policy == MKW_POLICY_INVALIDATE &&
+	       !MKW__TEST(policy_none);
+}
+
+struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in)
+{
+	if (MKW__TEST(policy_none))
+		return NULL;
+	return in->engine->policy == MKW_POLICY_INVALIDATE ?
+		       &in->invalidate_lock : &in->iolock;
+}
+
+int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
+		   uint64_t end, enum mkw__excl_kind kind, bool nowait)
+{
+	uint64_t mask = in->engine->page - 1;
+	bool exclusive = kind != EXCL_READ;
+
+	start &= ~mask;
+	end = end > MKW__RANGE_MAX - mask ? MKW__RANGE_MAX :
+					    (end + mask) & ~mask;
+	x->took_invalidate = false;
+	if (!nowait)
+		mkw__range_lock(&in->iolock, &x->io, start, end, exclusive);
+	else if (!mkw__range_trylock(&in->iolock, &x->io, start, end,
+				     exclusive))
+		return -EAGAIN;
+	if (kind != EXCL_TAKE || !take_uses_invalidate(in))
+		return 0;
+
+	if (!nowait) {
+		mkw__range_lock(&in->invalidate_lock, &x->invalidate, start,
+				end, true);
+	} else if (!mkw__range_trylock(&in->invalidate_lock, &x->invalidate,
+				       start, end, true)) {
+		mkw__range_unlock(&in->iolock, &x->io);
+		return -EAGAIN;
+	}
+	x->took_invalidate = true;
+	return 0;
+}
+
+void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x)
+{
+	if (x->took_invalidate || !take_uses_invalidate(in))
+		return;
+	mkw__range_lock(&in->invalidate_lock, &x->invalidate, x->io.start,
+			x->io.end, true);
+	x->took_invalidate = true;
+}
+
+void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x)
+{
+	if (x->took_invalidate)
+		mkw__range_unlock(&in->invalidate_lock, &x->invalidate);
+	mkw__range_unlock(&in->iolock, &x->io);
+	mkw__pool_poke(in->engine);
+}
+
+bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
+			   uint64_t first_page, uint64_t end_page)
+{
+	unsigned shift = in->engine->page_shift;
+
+	return mkw__excl_lock(in, x, first_page << shift, end_page << shift,
+			      EXCL_TAKE, true) == 0;
+}

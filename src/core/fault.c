@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The page fault: one resumable function, run by whoever serves the fault.
+ *
+ *   mkw__fault_run()
+ *     1  find the mapping; gone: the access is woken, or foreign
+ *     2  fault lock, shared, over the cluster: a ticket; not granted: parked in
+ *        the lock's queue, and run again from 1 when granted
+ *     3  the page:  locked, FILLING   parked in the page's queue
+ *                   ABSENT            a fill; parked on its I/O, or done here by
+ *                                     the faulting thread, then again from 1
+ *                   present           mapped, with what is around it
+ *     4  a store, and the mapping allows it: page_mkwrite: DIRTY first, then
+ *        this one page writable
+ *     5  page unlocked, access woken, ticket given back
+ *
+ * It never waits itself (the table of mappings and the calls that change page
+ * tables excepted). Nothing learnt before a park is believed after it (R2),
+ * but for the ticket: that is still ours, and is given back where what is found
+ * lies outside it. A fault that finds the pool empty gives up the ticket, too
+ * (R7). Waiting for a page with the ticket in hand is safe: whoever has the
+ * page locked or FILLING finishes without asking for a range.
+ *
+ * What a message says of the access (present, write-protected) is used as a
+ * hint at most; the page's state decides, and an access that is woken too early
+ * faults again.
+ *
+ * Lock discipline: the table of mappings is held shared from the look-up until
+ * the page-table call has returned, so that the address stays the mapping's.
+ * The page lock is held over the call (R5).
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/engine.h"
+
+/* What one step made of the fault, beside the enum mkw__fault_end. */
+enum {
+	STEP_AGAIN = 100,	/* from 1, at once */
+	STEP_FILL,		/* f->fill_* are FILLING: read them */
+	STEP_FILL_ERROR,	/* the access gets SIGBUS */
+	STEP_WAKE,		/* resolved, or up to the kernel: wake it */
+};
+
+/* A page table call found no memory so often: the access fails. */
+#define STALLS_MAX 1000u
+
+static uint64_t page_base(const struct mkw__fault *f)
+{
+	return f->addr & ~(uint64_t)(f->engine->page - 1);
+}
+
+/* ---- the ticket ------------------------------------------------------- */
+
+static void ticket_granted(struct mkw__range_req *req)
+{
+	struct mkw__fault *f = (struct mkw__fault *)(void *)
+		((char *)req - offsetof(struct mkw__fault, ticket));
+
+	f->ticket_state = TICKET_HELD;
+	f->resume(f);
+}
+
+static void ticket_drop(struct mkw__fault *f)
+{
+	struct mkw__range_lock *rl;
+
+	if (f->ticket_state == TICKET_NONE)
+		return;
+	rl = mkw__excl_fault_lock(f->inode);
+	if (rl)
+		mkw__range_unlock_ticket(rl, &f->ticket);
+	f->ticket_state = TICKET_NONE;
+	mkw__inode_unpin(f->inode);
+	f->inode = NULL;
+	mkw__pool_poke(f->engine);
+}
+
+/*
+ * Takes the fault lock for pages around idx. True: it has it. False: queued,
+ * and *f is not to be touched any more. The table of mappings is held, so the
+ * inode is in use.
+ */
+static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
+			const struct mkw__map *m, uint64_t idx)
+{
+	unsigned shift = f->engine->page_shift;
+	struct mkw__range_lock *rl = mkw__excl_fault_lock(in);
+	uint64_t first = idx, end = idx + 1, map_first, map_end;
+	uint32_t word;
+
+	/* A guess at what will be wanted; the page may change until we hold it. */
+	mkw__mutex_lock(&in->tree);
+	word = mkw__page_get_locked(in, idx);
+	if (f->single) {
+		/* Just the page. */
+	} else if (!pg_in(word, PG_PRESENT_MASK)) {
+		end = idx + mkw__fill_window_locked(in, idx);
+	} else if (!f->write) {
+		first = idx & ~(uint64_t)(MKW__AROUND_PAGES - 1);
+		end = first + MKW__AROUND_PAGES;
+	}
+	mkw__mutex_unlock(&in->tree);
+	mkw__map_pages(m, &map_first, &map_end);
+	first = mkw__max(first, map_first);
+	end = mkw__min(end, map_end);
+
+	if (!mkw__inode_pin(in))
+		mkw__os_panic("a mapping of an inode that is gone");
+	f->inode = in;
+	f->first = first;
+	f->end = end;
+	f->ticket_state = TICKET_HELD;
+	if (!rl || mkw__range_trylock_ticket(rl, &f->ticket, first << shift,
+					     end << shift, false))
+		return true;
+	/* Somebody is busy with part of it: stand in line for the page alone. */
+	f->first = idx;
+	f->end = idx + 1;
+	f->parked = true;
+	f->ticket_state = TICKET_WAITS;
+	mkw__count(&f->engine->count.parks, 1);
+	if (!mkw__range_enqueue(rl, &f->ticket, idx << shift,
+				(idx + 1) << shift, false, ticket_granted))
+		return false;
+	f->ticket_state = TICKET_HELD;
+	return true;
+}
+
+/* ---- step 3 and 4: the page ------------------------------------------- */
+
+static void park_woken(struct mkw__waiter *w)
+{
+	struct mkw__fault *f = (struct mkw__fault *)(void *)
+		((char *)w - offsetof(struct mkw__fault, waiter));
+
+	f->resume(f);
+}
+
+/* Parks in the page's queue; releases the tree mutex. */
+static int park_on_page(struct mkw__fault *f, struct mkw__inode *in,
+			uint64_t idx)
+{
+	f->parked = true;
+	f->waiter.wake = park_woken;
+	mkw__count(&f->engine->count.parks, 1);
+	mkw__page_enqueue_locked(in, idx, &f->waiter);
+	mkw__mutex_unlock(&in->tree);
+	return FAULT_PARKED;
+}
+
+static int park_on_pool(struct mkw__fault *f)
+{
+	ticket_drop(f);
+	f->parked = true;
+	f->waiter.wake = park_woken;
+	mkw__count(&f->engine->count.parks, 1);
+	return mkw__pool_enqueue(f->engine, &f->waiter) ? FAULT_PARKED :
+							  STEP_AGAIN;
+}
+
+/* What a page-table call's outcome means for the whole fault. */
+static int outcome(struct mkw__fault *f, int r)
+{
+	switch (r) {
+	case 0:
+		return FAULT_DONE;
+	case -ENOENT:
+	case -ESRCH:
+		return STEP_WAKE;	/* the mapping or the process is gone */
+	case -ENOMEM:
+		if (++f->stalls > STALLS_MAX)
+			return STEP_FILL_ERROR;
+		return STEP_AGAIN;
+	default:
+		return STEP_AGAIN;	/* the address space is changing */
+	}
+}
+
+/*
+ * CONTINUE found no frame under a page that the state calls present. A clean
+ * one was taken by somebody else (madvise(MADV_REMOVE) of the application): it is
+ * read again. A dirty one held the only copy.
+ */
+static int frame_missing(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	uint32_t word;
+
+	mkw__mutex_lock(&in->tree);
+	word = mkw__page_get_locked(in, idx);
+	if (PG_STATE(word) != PG_CLEAN && !MKW__TEST(policy_none))
+		mkw__os_panic("the frame of dirty page %llu is gone: something outside the engine removed it",
+			      (unsigned long long)idx);
+	if (PG_STATE(word) == PG_CLEAN)
+		mkw__page_set_locked(in, idx, PG_ABSENT);
+	mkw__page_wake_locked(in, idx, &woken);
+	mkw__mutex_unlock(&in->tree);
+	mkw__waiters_wake(&woken);
+	return STEP_AGAIN;
+}
+
+/*
+ * Page_mkwrite: the page is locked by us, present. Makes it DIRTY, then lets the
+ * one mapping store to it.
+ */
+static int resolve_store(struct mkw__fault *f, const struct mkw__map *m,
+			 struct mkw__inode *in, uint64_t idx)
+{
+	uintptr_t addr = mkw__map_addr(m, idx);
+	size_t done;
+	int r;
+
+	/* The hint decides what is tried first; the other follows if needed. */
+	r = f->wp ? -EEXIST :
+		    mkw__os_pte_continue(m->mmu, addr, f->engine->page, 0, &done);
+	if (r == -EEXIST) {
+		r = mkw__os_pte_protect(m->mmu, addr, f->engine->page, false, 0);
+		if (!r)
+			mkw__os_wake(m->mmu, addr, f->engine->page);
+	}
+	if (r == -EFAULT) {
+		frame_missing(in, idx);
+		return STEP_AGAIN;
+	}
+	mkw__page_unlock_run(in, idx, 1, 0);
+	return outcome(f, r);
+}
+
+/* A load: maps the run [first, end), all locked by us and of one kind. */
+static int resolve_load(struct mkw__fault *f, const struct mkw__map *m,
+			struct mkw__inode *in, uint64_t idx, uint64_t first,
+			uint64_t end, bool writable)
+{
+	unsigned flags = writable ? 0 : MKW__PTE_WP;
+	unsigned shift = f->engine->page_shift;
+	size_t done;
+	int r;
+
+	r = mkw__os_pte_continue(m->mmu, mkw__map_addr(m, idx),
+				 (end - idx) << shift, flags, &done);
+	if (r == -EAGAIN && done)
+		r = 0;		/* beyond it somebody was first */
+	if (r == -EEXIST) {
+		r = 0;
+		mkw__os_wake(m->mmu, mkw__map_addr(m, idx), f->engine->page);
+	}
+	/* What lies before it is for later accesses only. */
+	if (!r && first < idx)
+		mkw__os_pte_continue(m->mmu, mkw__map_addr(m, first),
+				     (idx - first) << shift, flags, &done);
+	if (r == -EFAULT) {
+		mkw__page_unlock_run(in, first, idx - first, 0);
+		mkw__page_unlock_run(in, idx + 1, end - idx - 1, 0);
+		frame_missing(in, idx);
+		return STEP_AGAIN;
+	}
+	mkw__page_unlock_run(in, first, end - first, 0);
+	return outcome(f, r);
+}
+
+/* May the page join a run whose pages are (not) writable? */
+static bool joins(uint32_t word, unsigned mask)
+{
+	return pg_in(word, mask) && !(word & PG_LOCKED);
+}
+
+static void lock_page_locked(struct mkw__inode *in, uint64_t idx, uint32_t bits)
+{
+	mkw__page_set_locked(in, idx, mkw__page_get_locked(in, idx) | bits |
+					      PG_LOCKED | PG_MAPPED);
+}
+
+/* The page is present and unlocked; tree held, and released here. */
+static int resolve(struct mkw__fault *f, const struct mkw__map *m,
+		   struct mkw__inode *in, uint64_t idx)
+{
+	const unsigned open = PG_BIT(PG_DIRTY) | PG_BIT(PG_WB_DIRTY);
+	uint32_t word = mkw__page_get_locked(in, idx);
+	uint64_t first = idx, end = idx + 1;
+	bool writable;
+	unsigned mask;
+
+	if (f->write && m->writable) {
+		if (PG_STATE(word) == PG_CLEAN)
+			word = pg_with(word, PG_DIRTY);
+		else if (PG_STATE(word) == PG_WRITEBACK)
+			word = pg_with(word, PG_WB_DIRTY);
+		mkw__page_set_locked(in, idx, word);
+		lock_page_locked(in, idx, PG_WRITABLE);
+		mkw__mutex_unlock(&in->tree);
+		return resolve_store(f, m, in, idx);
+	}
+	writable = m->writable && pg_in(word, open);
+	mask = writable ? open : PG_PRESENT_MASK & ~(m->writable ? open : 0);
+	while (end < f->end && joins(mkw__page_get_locked(in, end), mask))
+		end++;
+	while (first > f->first &&
+	       joins(mkw__page_get_locked(in, first - 1), mask))
+		first--;
+	if (MKW__MUTANT(NEIGHBOUR_WRITABLE))
+		writable = m->writable;
+	for (uint64_t i = first; i < end; i++)
+		lock_page_locked(in, i, writable ? PG_WRITABLE : 0);
+	mkw__mutex_unlock(&in->tree);
+	return resolve_load(f, m, in, idx, first, end, writable);
+}
+
+/* Steps 2 to 5 for a fault on page idx of mapping m; table held. */
+static int step(struct mkw__fault *f, const struct mkw__map *m)
+{
+	struct mkw__inode *in = m->inode;
+	struct mkw_engine *e = f->engine;
+	uint64_t idx = mkw__page_of(e, page_base(f) - m->addr + m->off);
+	uint64_t pages;
+	uint32_t word;
+	size_t n;
+
+	if (f->ticket_state == TICKET_HELD &&
+	    (f->inode != in || idx < f->first || idx >= f->end))
+		ticket_drop(f);
+	if (f->ticket_state == TICKET_NONE && !ticket_take(f, in, m, idx))
+		return FAULT_PARKED;
+	if (MKW__TEST(bare_wakes)) {
+		mkw__count(&e->count.retries, 1);
+#ifdef MKW_TESTING
+		mkw__testing.bare_wakes--;
+#endif
+		return STEP_WAKE;
+	}
+	/* Past the end the kernel raises SIGBUS by itself, once it looks again. */
+	pages = mkw__pages_up(e, atomic_load_explicit(&in->size,
+						      memory_order_acquire));
+	if (idx >= pages)
+		return f->in_thread ? FAULT_FAIL : STEP_WAKE;
+
+	mkw__mutex_lock(&in->tree);
+	word = mkw__page_get_locked(in, idx);
+	if ((word & PG_LOCKED) || PG_STATE(word) == PG_FILLING)
+		return park_on_page(f, in, idx);
+	if (pg_in(word, PG_PRESENT_MASK))
+		return resolve(f, m, in, idx);
+
+	f->buf = mkw__pool_buf_get(e);
+	n = f->buf ? mkw__fill_begin_locked(in, idx,
+					    mkw__min(f->end, pages) - idx) : 0;
+	mkw__mutex_unlock(&in->tree);
+	if (!n) {
+		if (f->buf)
+			mkw__pool_buf_put(e, f->buf);
+		f->buf = NULL;
+		return park_on_pool(f);
+	}
+	f->fill_first = idx;
+	f->fill_pages = n;
+	return STEP_FILL;
+}
+
+/* ---- the ends --------------------------------------------------------- */
+
+static enum mkw__fault_end finish(struct mkw__fault *f, enum mkw__fault_end end)
+{
+	struct mkw__counters *c = &f->engine->count;
+	uint64_t waited, longest;
+
+	ticket_drop(f);
+	if (!f->parked)
+		return end;
+	waited = mkw__os_now_ns() - f->born_ns;
+	longest = atomic_load_explicit(&c->longest_wait_ns,
+				       memory_order_relaxed);
+	while (waited > longest &&
+	       !atomic_compare_exchange_weak_explicit(&c->longest_wait_ns,
+						      &longest, waited,
+						      memory_order_relaxed,
+						      memory_order_relaxed))
+		;
+	return end;
+}
+
+/*
+ * The access gets SIGBUS (G6): from its own handler, or by poison, which the
+ * kernel turns into one. The table is held.
+ */
+static int fail_locked(struct mkw__fault *f, const struct mkw__map *m)
+{
+	int r;
+
+	if (f->in_thread)
+		return FAULT_FAIL;
+	if (!f->engine->caps.poison)
+		mkw__os_panic("a page of a mapping cannot be read, and this kernel has no UFFDIO_POISON (Linux 6.6) to say so to the thread that waits for it");
+	/* Before the poison: who makes the page readable must see it. */
+	atomic_store_explicit(&m->inode->poisoned, true, memory_order_release);
+	do {
+		r = mkw__os_pte_poison(f->mmu, page_base(f));
+	} while (r == -EAGAIN);
+	return r && r != -ENOENT && r != -EEXIST ? outcome(f, r) : STEP_WAKE;
+}
+
+/* ---- filling ---------------------------------------------------------- */
+
+/*
+ * Publishes what was read straight into the mapping that waits for it, which
+ * saves a call: the first page as the access wants it, the rest protected.
+ * Pages that are mapped by it: *mapped; the state that they take: *state. What is
+ * left is published through the frames alone.
+ */
+static void publish_mapped(struct mkw__fault *f, size_t *mapped,
+			   enum mkw__page_state *state)
+{
+	struct mkw__inode *in = f->inode;
+	unsigned shift = f->engine->page_shift;
+	struct mkw__range_req table;
+	const struct mkw__map *m;
+	uint64_t first, end;
+	size_t done = 0, n;
+
+	*mapped = 0;
+	*state = PG_CLEAN;
+	/* Poison in other mappings must be lifted: the long way does that. */
+	if (atomic_load_explicit(&in->poisoned, memory_order_acquire))
+		return;
+	mkw__map_table_lock(&table);
+	m = mkw__map_find(f->addr);
+	if (m && m->mmu == f->mmu && m->inode == in) {
+		bool store = f->write && m->writable;
+
+		mkw__map_pages(m, &first, &end);
+		n = mkw__min(f->fill_pages, end - f->fill_first);
+		/* The page is FILLING, hence ours, until it is DIRTY. */
+		if (mkw__map_addr(m, f->fill_first) == page_base(f))
+			mkw__os_pte_copy(m->mmu, page_base(f), f->buf->mem,
+					 store ? f->engine->page : n << shift,
+					 store ? 0 : MKW__PTE_WP, &done);
+		*mapped = done >> shift;
+		if (store && *mapped)
+			*state = PG_DIRTY;
+	}
+	mkw__map_table_unlock(&table);
+}
+
+static enum mkw__fault_end filled(struct mkw__fault *f, int res)
+{
+	struct mkw_engine *e = f->engine;
+	struct mkw__inode *in = f->inode;
+	uint64_t idx = f->fill_first;
+	size_t n = f->fill_pages, mapped = 0, done = 0;
+	enum mkw__page_state state = PG_CLEAN;
+
+	mkw__count(&e->count.fills, 1);
+	mkw__count(&e->count.fill_pages, n);
+	if (MKW__MUTANT(FILL_ERROR_ZEROS) && res) {
+		memset(f->buf->mem, 0, n << e->page_shift);
+		res = 0;
+	}
+	if (!res) {
+		mkw__fill_zero_tail(in, idx, n, f->buf->mem);
+		publish_mapped(f, &mapped, &state);
+		res = mkw__fill_publish(in, idx + mapped, n - mapped,
+					f->buf->mem + (mapped << e->page_shift),
+					&done);
+	}
+	mkw__fill_end(in, idx, mapped, state,
+		      PG_MAPPED | (state == PG_DIRTY ? PG_WRITABLE : 0));
+	mkw__fill_end(in, idx + mapped, done, PG_CLEAN, 0);
+	mkw__fill_end(in, idx + mapped + done, n - mapped - done, PG_ABSENT, 0);
+	mkw__pool_buf_put(e, f->buf);
+	f->buf = NULL;
+	if (mapped)
+		return finish(f, FAULT_DONE);
+	if (res && !done) {
+		mkw__count(&e->count.fill_errors, 1);
+		if (n == 1) {
+			f->failing = true;
+		} else {
+			/* Another page's error, perhaps. */
+			f->single = true;
+			ticket_drop(f);
+		}
+	}
+	return mkw__fault_run(f);
+}
+
+static void fill_done(struct mkw__os_io *io, int res)
+{
+	struct mkw__fault *f = (struct mkw__fault *)(void *)
+		((char *)io - offsetof(struct mkw__fault, io));
+
+	mkw__pager_finish(f, filled(f, res));
+}
+
+static enum mkw__fault_end fill(struct mkw__fault *f)
+{
+	struct mkw_engine *e = f->engine;
+	struct mkw__store *st = f->inode->store;
+	uint64_t off = f->fill_first << e->page_shift;
+	size_t len = f->fill_pages << e->page_shift;
+
+	if (f->in_thread)
+		return filled(f, st->ops->read(st, off, f->buf->mem,
+							  len));
+	f->parked = true;
+	f->io = (struct mkw__os_io){ .done = fill_done,
+				     .off = off,
+				     .buf = f->buf->mem,
+				     .len = len };
+	st->ops->submit(st, e->pager.loop, &f->io);
+	return FAULT_PARKED;
+}
+
+/* ---- the whole fault -------------------------------------------------- */
+
+enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
+{
+	struct mkw__range_req table;
+	const struct mkw__map *m;
+	int r;
+
+	for (;;) {
+		mkw__map_table_lock(&table);
+		m = mkw__map_find(f->addr);
+		if (!m || m->mmu != f->mmu) {
+			r = f->in_thread ? FAULT_FOREIGN : STEP_WAKE;
+		} else if (f->failing) {
+			r = fail_locked(f, m);
+		} else {
+			r = step(f, m);
+		}
+		mkw__map_table_unlock(&table);
+
+		switch (r) {
+		case STEP_AGAIN:
+			mkw__count(&f->engine->count.retries, 1);
+			mkw__os_step("fault again");
+			break;
+		case STEP_FILL_ERROR:
+			f->failing = true;
+			break;
+		case STEP_WAKE:
+			if (!f->in_thread)
+				mkw__os_wake(f->mmu, page_base(f),
+					     f->engine->page);
+			return finish(f, FAULT_DONE);
+		case STEP_FILL:
+			return fill(f);
+		case FAULT_PARKED:
+			return FAULT_PARKED;
+		default:
+			return finish(f, (enum mkw__fault_end)r);
+		}
+	}
+}
+
+/* ---- faults that their own thread serves ------------------------------ */
+
+static void resume_in_thread(struct mkw__fault *f)
+{
+	mkw__os_event_set(&f->event);
+}
+
+enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
+{
+	struct mkw__fault f = { .addr = addr,
+				.write = write,
+				.resume = resume_in_thread };
+	struct mkw__range_req table;
+	const struct mkw__map *m;
+	enum mkw__fault_end end;
+
+	mkw__map_table_lock(&table);
+	m = mkw__map_find(addr);
+	if (m) {
+		f.engine = m->inode->engine;
+		f.mmu = m->mmu;
+		f.in_thread = m->in_thread;
+	}
+	mkw__map_table_unlock(&table);
+	if (!m)
+		return MKW__OS_FOREIGN;
+	/* Poison, or past the end: the pager has had its say. */
+	if (!f.in_thread)
+		return MKW__OS_FAIL;
+
+	f.born_ns = mkw__os_now_ns();
+	mkw__count(&f.engine->count.faults, 1);
+	mkw__count(&f.engine->count.inline_faults, 1);
+	mkw__count(&f.engine->count.write_faults, write);
+	while ((end = mkw__fault_run(&f)) == FAULT_PARKED) {
+		mkw__os_event_wait(&f.event);
+		mkw__os_event_reset(&f.event);
+	}
+	return end == FAULT_DONE ? MKW__OS_RETRY :
+	       end == FAULT_FAIL ? MKW__OS_FAIL : MKW__OS_FOREIGN;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Filling the cache: absent pages become valid frames.
+ *
+ *   mkw__fill_begin_locked()  ABSENT -> FILLING, a frame taken from the pool
+ *   (the bytes are read into a buffer of ours, or are the caller's own)
+ *   mkw__fill_publish()       frames appear, each in one step
+ *   mkw__fill_end()           FILLING -> CLEAN, DIRTY or, after a failure, ABSENT
+ *
+ * A FILLING page belongs to whoever fills it. Others wait for the page, or read
+ * the store past it. It begins under the fault lock or under the iolock (R6), and
+ * that lock is held until fill_end: so no operation that takes data away can come
+ * between the read and the publication.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/engine.h"
+
+/*
+ * Readahead. A miss at the page where a stream's last window ended continues
+ * it, with a window of twice the size; any other miss is a page of its own and
+ * the beginning of a stream that replaces the oldest.
+ */
+size_t mkw__fill_window_locked(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__ra_stream *s;
+
+	for (unsigned i = 0; i < MKW__RA_STREAMS; i++) {
+		s = &in->ra[i];
+		if (!s->pages || s->next != idx)
+			continue;
+		s->pages = mkw__min(2 * s->pages, MKW__IO_PAGES);
+		s->next = idx + s->pages;
+		return s->pages;
+	}
+	in->ra_last = (in->ra_last + 1) % MKW__RA_STREAMS;
+	in->ra[in->ra_last] = (struct mkw__ra_stream){ idx + 1, 1 };
+	return 1;
+}
+
+size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max)
+{
+	size_t n = 0, got;
+
+	while (n < max && !mkw__page_get_locked(in, idx + n))
+		n++;
+	got = mkw__pool_frames_get(in->engine, n);
+	for (n = 0; n < got && mkw__page_prepare_locked(in, idx + n); n++)
+		mkw__page_set_locked(in, idx + n, PG_FILLING);
+	if (n < got)
+		mkw__pool_frames_put(in->engine, got - n);
+	return n;
+}
+
+void mkw__fill_zero_tail(struct mkw__inode *in, uint64_t idx, size_t n,
+			 unsigned char *mem)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t start = idx << e->page_shift, len = n << e->page_shift;
+	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
+	uint64_t valid = size > start ? mkw__min(size - start, len) : 0;
+
+	memset(mem + valid, 0, len - valid);
+}
+
+int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
+		      const void *src, size_t *done)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t off = idx << e->page_shift;
+	size_t len = n << e->page_shift, at = 0, step;
+	unsigned tries = 0;
+	int r = 0;
+
+	while (at < len) {
+		step = 0;
+		r = mkw__os_frames_publish(in->frames, off + at,
+					   (const char *)src + at, len - at,
+					   &step);
+		at += step;
+		if (r == -EEXIST) {
+			/* A stray frame: the state says that it is not valid. */
+			r = mkw__os_frames_write(in->frames, off + at,
+						 (const char *)src + at,
+						 e->page);
+			if (!r)
+				at += e->page;
+		} else if (r == -EAGAIN) {
+			mkw__os_step("publish again");
+			r = 0;
+		} else if (r == -ENOMEM && ++tries < 100) {
+			r = 0;
+		}
+		if (r)
+			break;
+	}
+	*done = at >> e->page_shift;
+	mkw__map_lift_poison(in, idx, idx + *done);
+	return r;
+}
+
+void mkw__fill_end(struct mkw__inode *in, uint64_t idx, size_t n,
+		   enum mkw__page_state state, uint32_t bits)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+
+	mkw__mutex_lock(&in->tree);
+	for (size_t i = 0; i < n; i++) {
+		mkw__page_set_locked(in, idx + i, state | bits);
+		mkw__page_wake_locked(in, idx + i, &woken);
+	}
+	mkw__mutex_unlock(&in->tree);
+	mkw__waiters_wake(&woken);
+}
+
+int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
+{
+	struct mkw_engine *e = in->engine;
+	struct mkw__buf *buf = mkw__pool_buf_wait(e);
+	size_t n, done = 0;
+	bool absent;
+	int r;
+
+	mkw__mutex_lock(&in->tree);
+	absent = !mkw__page_get_locked(in, idx);
+	n = mkw__fill_begin_locked(in, idx, mkw__min(max, MKW__IO_PAGES));
+	mkw__mutex_unlock(&in->tree);
+	if (!n) {
+		mkw__pool_buf_put(e, buf);
+		return absent ? -ENOBUFS : 0;
+	}
+	r = in->store->ops->read(in->store, idx << e->page_shift, buf->mem,
+				 n << e->page_shift);
+	mkw__count(&e->count.fills, 1);
+	mkw__count(&e->count.fill_pages, n);
+	if (!r) {
+		mkw__fill_zero_tail(in, idx, n, buf->mem);
+		r = mkw__fill_publish(in, idx, n, buf->mem, &done);
+	}
+	if (r)
+		mkw__count(&e->count.fill_errors, 1);
+	mkw__fill_end(in, idx, done, PG_CLEAN, 0);
+	mkw__fill_end(in, idx + done, n - done, PG_ABSENT, 0);
+	mkw__pool_buf_put(e, buf);
+	return done ? (int)done : r;
+}

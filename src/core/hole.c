@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Taking bytes away and leaving the size: punch hole, zero range; and the pieces of
+ * it that truncate and growth use.
+ *
+ * The recipe (DESIGN 7): EXCL_TAKE over the range rounded out to pages, so that no
+ * fault can fill or map a page of it; R4, so that nothing begun before still
+ * reads or writes the store; the store, exactly the bytes asked for (it zeroes the
+ * edges itself); then the frames: whole pages dropped, edges zeroed. An edge that
+ * is not cached needs nothing: its next fill reads what the store made of it.
+ *
+ * If the store fails, other than by not having the operation, nobody knows how
+ * far it got: no frame is dropped, and those there are become DIRTY.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+void mkw__hole_zero_frame(struct mkw__inode *in, uint64_t off, uint64_t end)
+{
+	uint64_t idx = mkw__page_of(in->engine, off);
+	uint32_t word;
+
+	mkw__mutex_lock(&in->tree);
+	for (;;) {
+		word = mkw__page_get_locked(in, idx);
+		if (!(word & PG_LOCKED) && PG_STATE(word) != PG_FILLING)
+			break;
+		mkw__page_sleep_locked(in, idx);
+	}
+	if (!pg_in(word, PG_PRESENT_MASK)) {
+		mkw__mutex_unlock(&in->tree);
+		return;
+	}
+	mkw__page_set_locked(in, idx, word | PG_LOCKED);
+	mkw__mutex_unlock(&in->tree);
+	mkw__os_frames_zero(in->frames, off, end - off);
+	mkw__page_unlock_run(in, idx, 1, 0);
+}
+
+/*
+ * Locks a run of present pages at or after *idx, a leaf's worth at most; how many.
+ * Waits for locked ones. Under the policy none a page may be FILLING: it is not in
+ * the cache yet, and is passed over - which is how the kernel of 2012 lost.
+ */
+static size_t lock_run(struct mkw__inode *in, uint64_t *idx, uint64_t end)
+{
+	size_t n = 0;
+	uint32_t word;
+
+	mkw__mutex_lock(&in->tree);
+	for (;;) {
+		*idx = mkw__page_next_locked(in, *idx, end,
+					     PG_PRESENT_MASK);
+		if (*idx >= end)
+			break;
+		if (!(mkw__page_get_locked(in, *idx) & PG_LOCKED))
+			break;
+		mkw__page_sleep_locked(in, *idx);
+	}
+	while (*idx + n < end && n < MKW__LEAF_PAGES) {
+		word = mkw__page_get_locked(in, *idx + n);
+		if (!pg_in(word, PG_PRESENT_MASK) || (word & PG_LOCKED))
+			break;
+		mkw__page_set_locked(in, *idx + n++, word | PG_LOCKED);
+	}
+	mkw__mutex_unlock(&in->tree);
+	return n;
+}
+
+void mkw__hole_drop(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t idx = first;
+	size_t n;
+
+	while ((n = lock_run(in, &idx, end))) {
+		struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+		int r = 0;
+
+		if (!MKW__MUTANT(PUNCH_LEAVES_FRAMES))
+			r = mkw__os_frames_drop(in->frames,
+						idx << e->page_shift,
+						n << e->page_shift);
+		if (r)
+			mkw__os_panic("frames cannot be dropped: error %d", -r);
+		mkw__mutex_lock(&in->tree);
+		for (size_t i = 0; i < n; i++) {
+			uint32_t word = mkw__page_get_locked(in, idx + i);
+
+			/* A device write that R4 should have waited for. */
+			if (MKW__MUTANT(PUNCH_LEAVES_FRAMES))
+				word &= ~PG_LOCKED;
+			else
+				word = PG_ABSENT;
+			mkw__page_set_locked(in, idx + i, word);
+			mkw__page_wake_locked(in, idx + i, &woken);
+		}
+		mkw__mutex_unlock(&in->tree);
+		mkw__waiters_wake(&woken);
+		idx += n;
+	}
+	/* Poison outlives a punch of the frames. */
+	mkw__map_lift_poison(in, first, mkw__min(end, mkw__pages_up(e,
+			atomic_load_explicit(&in->size, memory_order_acquire))));
+}
+
+/* The frames of [off, end), now that the store's bytes are zero. */
+static void drop_bytes(struct mkw__inode *in, uint64_t off, uint64_t end)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t first = mkw__pages_up(e, off), last = mkw__page_of(e, end);
+	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
+
+	/* To the file's end is to the end of its last page. */
+	if (end >= size)
+		last = mkw__pages_up(e, end);
+	if (first > last) {
+		mkw__hole_zero_frame(in, off, end);
+		return;
+	}
+	if (off & (e->page - 1))
+		mkw__hole_zero_frame(in, off, first << e->page_shift);
+	if (end > last << e->page_shift)
+		mkw__hole_zero_frame(in, last << e->page_shift, end);
+	if (first < last)
+		mkw__hole_drop(in, first, last);
+}
+
+/* EXCL_TAKE is held over [off, end), which lies within the file. */
+static int take_locked(struct mkw__inode *in, uint64_t off, uint64_t end,
+		       int (*op)(struct mkw__store *, uint64_t, uint64_t))
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t first = mkw__page_of(e, off), stop = mkw__pages_up(e, end);
+	uint64_t idx;
+	int r;
+
+	if (!MKW__MUTANT(R4_NO_WAIT))
+		mkw__page_wait(in, first, stop,
+			       PG_BIT(PG_FILLING) | PG_BIT(PG_WRITEBACK) |
+				       PG_BIT(PG_WB_DIRTY));
+	r = op(in->store, off, end - off);
+	if (!r) {
+		drop_bytes(in, off, end);
+		return 0;
+	}
+	if (r == -EOPNOTSUPP)
+		return r;
+	mkw__mutex_lock(&in->tree);
+	idx = first;
+	while ((idx = mkw__page_next_locked(in, idx, stop, PG_BIT(PG_CLEAN))) <
+	       stop) {
+		uint32_t word = mkw__page_get_locked(in, idx);
+
+		mkw__page_set_locked(in, idx, pg_with(word, PG_DIRTY));
+	}
+	mkw__mutex_unlock(&in->tree);
+	return r;
+}
+
+int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len)
+{
+	struct mkw__excl x;
+	uint64_t end;
+	int r;
+
+	r = mkw__excl_lock(in, &x, off, off + len, EXCL_TAKE, false);
+	if (r)
+		return r;
+	end = mkw__min(off + len,
+		       atomic_load_explicit(&in->size, memory_order_acquire));
+	if (off < end)
+		r = take_locked(in, off, end, in->store->ops->punch);
+	mkw__excl_unlock(in, &x);
+	return r;
+}
+
+int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
+		   bool keep_size)
+{
+	struct mkw__excl x;
+	uint64_t size, end;
+	int r;
+
+	r = mkw__size_lock(in, &x, off, off + len, EXCL_TAKE, false, &size);
+	if (r)
+		return r;
+	end = mkw__min(off + len, size);
+	if (off < end)
+		r = take_locked(in, off, end, in->store->ops->zero);
+	/* Past the old end it is allocated, and zero by being new. */
+	if (!r && off + len > size) {
+		r = in->store->ops->allocate(in->store, mkw__max(off, size),
+					     off + len - mkw__max(off, size));
+		if (!r && !keep_size)
+			r = mkw__size_grow_locked(in, off + len);
+	}
+	mkw__excl_unlock(in, &x);
+	return r;
+}

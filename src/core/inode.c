@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inodes and handles: from open to the last close.
+ *
+ * The FILES mutex serialises opening with the end of an inode, so that a file
+ * that is being closed is either found whole or not at all. Ending an inode:
+ * write back, mark dead under the POOL mutex (no new pins), wait for the pins
+ * (each is a fault or a pass of the flusher, which ends without FILES), drop the
+ * pages, close the store. The file's ownership goes with the store, so when
+ * the last mkw_file_close() or mkw_unmap() returns another engine can have it.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+static struct mkw__pool *pool(struct mkw__inode *in)
+{
+	return &in->engine->pool;
+}
+
+bool mkw__inode_pin_locked(struct mkw__inode *in)
+{
+	if (in->dead)
+		return false;
+	in->pins++;
+	return true;
+}
+
+bool mkw__inode_pin(struct mkw__inode *in)
+{
+	bool ok;
+
+	mkw__mutex_lock(&pool(in)->mutex);
+	ok = mkw__inode_pin_locked(in);
+	mkw__mutex_unlock(&pool(in)->mutex);
+	return ok;
+}
+
+void mkw__inode_unpin(struct mkw__inode *in)
+{
+	struct mkw__pool *p = pool(in);
+
+	mkw__mutex_lock(&p->mutex);
+	/* Under the mutex: once it is set the inode may be freed, and whoever
+	 * frees it takes the mutex first. */
+	if (!--in->pins && in->dead)
+		mkw__os_event_set(&in->drained);
+	mkw__mutex_unlock(&p->mutex);
+}
+
+void mkw__inode_use(struct mkw__inode *in)
+{
+	mkw__mutex_lock(&pool(in)->mutex);
+	in->users++;
+	mkw__mutex_unlock(&pool(in)->mutex);
+}
+
+static struct mkw__inode *inode_find(struct mkw_engine *e, uint64_t dev,
+				     uint64_t ino)
+{
+	struct mkw__inode *in;
+
+	mkw__mutex_lock(&e->pool.mutex);
+	TAILQ_FOREACH(in, &e->inodes, link)
+		if (in->store->dev == dev && in->store->ino == ino)
+			break;
+	mkw__mutex_unlock(&e->pool.mutex);
+	return in;
+}
+
+/* Takes over the store on success. */
+static int inode_make(struct mkw_engine *e, struct mkw__store *st,
+		      bool writable, struct mkw__inode **out)
+{
+	struct mkw__inode *in;
+	int r;
+
+	r = st->ops->own(st);
+	if (r)
+		return r;
+	in = mkw__os_zalloc(sizeof(*in));
+	if (!in)
+		return -ENOMEM;
+	in->engine = e;
+	in->store = st;
+	in->writable = writable;
+	in->size = st->len;
+	mkw__range_init(&in->iolock, MKW__RANK_IOLOCK);
+	mkw__range_init(&in->invalidate_lock, MKW__RANK_INVALIDATE);
+	mkw__mutex_init(&in->tree, MKW__RANK_TREE);
+	RB_INIT(&in->leaves);
+	for (unsigned i = 0; i < MKW__PAGE_WAIT_BUCKETS; i++)
+		TAILQ_INIT(&in->waiters[i]);
+	TAILQ_INIT(&in->maps);
+
+	r = mkw__os_frames_create(e->mmu, &in->frames);
+	if (r)
+		goto free_inode;
+	r = mkw__os_frames_resize(in->frames, mkw__pages_up(e, st->len)
+						      << e->page_shift);
+	if (r)
+		goto destroy_frames;
+	mkw__mutex_lock(&e->pool.mutex);
+	TAILQ_INSERT_TAIL(&e->inodes, in, link);
+	mkw__mutex_unlock(&e->pool.mutex);
+	*out = in;
+	return 0;
+
+destroy_frames:
+	mkw__os_frames_destroy(in->frames);
+free_inode:
+	mkw__os_free(in);
+	return r;
+}
+
+/* Nobody but the caller knows the inode any more. */
+static void inode_free(struct mkw__inode *in)
+{
+	struct mkw__pool *p = pool(in);
+	uint64_t idx = 0;
+	bool wait;
+
+	mkw__mutex_lock(&p->mutex);
+	TAILQ_REMOVE(&in->engine->inodes, in, link);
+	in->dead = true;
+	wait = in->pins > 0;
+	mkw__mutex_unlock(&p->mutex);
+	if (wait) {
+		/* A fault that waits for memory, say. */
+		mkw__flusher_kick(in->engine);
+		mkw__os_event_wait(&in->drained);
+		mkw__mutex_lock(&p->mutex);
+		mkw__mutex_unlock(&p->mutex);
+	}
+
+	mkw__mutex_lock(&in->tree);
+	while ((idx = mkw__page_next_locked(in, 0, UINT64_MAX,
+					    ~PG_BIT(PG_ABSENT))) != UINT64_MAX)
+		mkw__page_set_locked(in, idx, 0);
+	mkw__mutex_unlock(&in->tree);
+	mkw__os_frames_destroy(in->frames);
+	in->store->ops->close(in->store);
+	mkw__os_free(in);
+}
+
+int mkw__inode_unuse(struct mkw__inode *in)
+{
+	struct mkw_engine *e = in->engine;
+	unsigned left;
+	int r = 0;
+
+	mkw__mutex_lock(&e->files);
+	mkw__mutex_lock(&e->pool.mutex);
+	left = --in->users;
+	mkw__mutex_unlock(&e->pool.mutex);
+	if (!left) {
+		/* Nobody can store any more, so once is enough. */
+		if (in->writable)
+			r = mkw__wb_inode(in);
+		inode_free(in);
+	}
+	mkw__mutex_unlock(&e->files);
+	return r;
+}
+
+int mkw__file_attach(struct mkw_engine *e, struct mkw__store *st, bool writable,
+		     struct mkw_file **out)
+{
+	struct mkw_file *file;
+	struct mkw__inode *in;
+	int r = 0;
+
+	file = mkw__os_zalloc(sizeof(*file));
+	if (!file) {
+		st->ops->close(st);
+		return -ENOMEM;
+	}
+	mkw__mutex_lock(&e->files);
+	in = inode_find(e, st->dev, st->ino);
+	if (in && writable && !in->writable)
+		r = -EACCES;
+	else if (!in)
+		r = inode_make(e, st, writable, &in);
+	if (!r) {
+		mkw__inode_use(in);
+		file->inode = in;
+		file->writable = writable;
+		mkw__mutex_lock(&in->tree);
+		file->seen_error_seq = in->wb_error_seq;
+		mkw__mutex_unlock(&in->tree);
+	}
+	mkw__mutex_unlock(&e->files);
+
+	if (r || in->store != st)
+		st->ops->close(st);
+	if (r) {
+		mkw__os_free(file);
+		return r;
+	}
+	*out = file;
+	return 0;
+}
+
+int mkw__file_close(struct mkw_file *file)
+{
+	int r = mkw__inode_unuse(file->inode);
+
+	mkw__os_free(file);
+	return r;
+}

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Buffered reads and writes, and the frame of direct ones.
+ *
+ *   read    iolock shared; runs of present pages are copied from the frames,
+ *           absent ones filled first. No page lock is needed to copy out: a
+ *           frame goes away only under the iolock, exclusively.
+ *   write   iolock exclusive, to infinity if it grows the file; per run: page
+ *           lock, DIRTY, copy in. Absent pages that are wholly overwritten are
+ *           published straight from the caller's buffer; others filled first.
+ *
+ * R7. Where the cache has no room the operation goes past it: absent pages are
+ * read from the store through an I/O buffer, and written through one. That
+ * needs a fault not to fill the page meanwhile, so the write takes what faults
+ * take (EXCL_TAKE); a read needs nothing: the page was absent while it
+ * held the iolock, so what the store holds then or later, up to the read's end,
+ * is a value of a moment within the read.
+ *
+ * R0. Every copy to or from the caller's memory lies between mkw__ubuf_begin()
+ * and _end(), which fails with -EXDEV where the memory is a mapping; then the
+ * operation is undone or ended there, and ubuf.c starts it anew with a private
+ * copy.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+static uint64_t byte_of(const struct mkw__inode *in, uint64_t idx)
+{
+	return idx << in->engine->page_shift;
+}
+
+/* The end of the run of pages from idx whose states are in mask; tree held. */
+static uint64_t run_end_locked(struct mkw__inode *in, uint64_t idx,
+			       uint64_t end, unsigned mask)
+{
+	while (idx < end && pg_in(mkw__page_get_locked(in, idx), mask))
+		idx++;
+	return idx;
+}
+
+/* ---- read ------------------------------------------------------------- */
+
+/* The next piece of a read that is served in one way. */
+struct piece {
+	uint64_t end;		/* bytes */
+	bool present;
+};
+
+/* Finds the piece at pos; waits for a page that is being filled. */
+static int piece_at(struct mkw__inode *in, uint64_t pos, uint64_t end,
+		    bool nowait, struct piece *p)
+{
+	uint64_t idx = mkw__page_of(in->engine, pos);
+	uint64_t stop = mkw__pages_up(in->engine, end);
+	uint32_t word;
+	unsigned mask;
+	int r = 0;
+
+	mkw__mutex_lock(&in->tree);
+	while (PG_STATE(word = mkw__page_get_locked(in, idx)) == PG_FILLING &&
+	       !nowait)
+		mkw__page_sleep_locked(in, idx);
+	p->present = pg_in(word, PG_PRESENT_MASK);
+	mask = p->present ? PG_PRESENT_MASK : PG_BIT(PG_ABSENT);
+	p->end = mkw__min(end, byte_of(in, run_end_locked(in, idx, stop, mask)));
+	mkw__mutex_unlock(&in->tree);
+	if (nowait && !p->present)
+		r = -EAGAIN;
+	return r;
+}
+
+static int copy_out(struct mkw__inode *in, void *dst, uint64_t pos, size_t len)
+{
+	struct mkw__ubuf u;
+	int r = mkw__ubuf_begin(&u, dst, len);
+
+	if (r)
+		return r;
+	r = mkw__os_frames_read(in->frames, pos, dst, len);
+	mkw__ubuf_end(&u);
+	return r;
+}
+
+/* Reads [pos, end), absent, from the store past the cache. */
+static int read_past(struct mkw__inode *in, void *dst, uint64_t pos,
+		     uint64_t end, size_t *len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t first = byte_of(in, mkw__page_of(e, pos));
+	struct mkw__buf *buf;
+	struct mkw__ubuf u;
+	int r;
+
+	end = mkw__min(end, first + MKW__IO_PAGES * e->page);
+	*len = end - pos;
+	buf = mkw__pool_buf_wait(e);
+	r = in->store->ops->read(in->store, first, buf->mem,
+				 byte_of(in, mkw__pages_up(e, end)) - first);
+	if (!r)
+		r = mkw__ubuf_begin(&u, dst, *len);
+	if (!r) {
+		r = mkw__os_user_write(dst, buf->mem + (pos - first), *len);
+		mkw__ubuf_end(&u);
+	}
+	mkw__pool_buf_put(e, buf);
+	mkw__count(&e->count.cache_bypasses,
+		   mkw__pages_up(e, end) - mkw__page_of(e, pos));
+	return r;
+}
+
+static ssize_t buffered_read(struct mkw__inode *in, unsigned char *buf,
+			     size_t len, uint64_t off, unsigned flags)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t pos = off, end = off + len;
+	struct piece p;
+	size_t n;
+	int r = 0;
+
+	while (pos < end) {
+		r = piece_at(in, pos, end, flags & MKW_NOWAIT, &p);
+		if (r)
+			break;
+		n = p.end - pos;
+		if (p.present) {
+			r = copy_out(in, buf + (pos - off), pos, n);
+		} else {
+			uint64_t idx = mkw__page_of(e, pos);
+
+			r = mkw__fill_sync(in, idx,
+					   mkw__pages_up(e, p.end) - idx);
+			if (r >= 0)
+				continue;
+			if (r == -ENOBUFS)
+				r = read_past(in, buf + (pos - off), pos,
+					      p.end, &n);
+		}
+		if (r)
+			break;
+		pos += n;
+	}
+	/* A buffer that is a mapping is served anew, as a whole. */
+	return r == -EXDEV || pos == off ? r : (ssize_t)(pos - off);
+}
+
+ssize_t mkw__io_read(struct mkw__inode *in, void *buf, size_t len, uint64_t off,
+		     unsigned flags)
+{
+	struct mkw__excl x;
+	uint64_t size;
+	ssize_t r;
+
+	r = mkw__excl_lock(in, &x, off, off + len, EXCL_READ,
+			   flags & MKW_NOWAIT);
+	if (r)
+		return r;
+	size = atomic_load_explicit(&in->size, memory_order_acquire);
+	if (off >= size)
+		r = 0;
+	else if (flags & MKW_DIRECT)
+		r = mkw__direct_read(in, buf, mkw__min(len, size - off), off,
+				     flags);
+	else
+		r = buffered_read(in, buf, mkw__min(len, size - off), off,
+				  flags);
+	mkw__excl_unlock(in, &x);
+	return r;
+}
+
+/* ---- write ------------------------------------------------------------ */
+
+/*
+ * Copies into a run of present pages from pos: locks as many as are unlocked,
+ * makes them DIRTY, copies. *len: in, what is wanted; out, what was done.
+ * The tree mutex is held, and released here.
+ */
+static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
+			 size_t *len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t first = mkw__page_of(e, pos), idx = first;
+	uint64_t end = mkw__min(mkw__pages_up(e, pos + *len),
+				first + MKW__IO_PAGES);
+	struct mkw__ubuf u;
+	uint32_t word;
+	int r;
+
+	for (; idx < end; idx++) {
+		word = mkw__page_get_locked(in, idx);
+		if (!pg_in(word, PG_PRESENT_MASK) || (word & PG_LOCKED))
+			break;
+		if (PG_STATE(word) == PG_CLEAN && !MKW__MUTANT(WRITE_SKIPS_DIRTY))
+			word = pg_with(word, PG_DIRTY);
+		else if (PG_STATE(word) == PG_WRITEBACK)
+			word = pg_with(word, PG_WB_DIRTY);
+		mkw__page_set_locked(in, idx, word | PG_LOCKED);
+	}
+	mkw__mutex_unlock(&in->tree);
+
+	*len = mkw__min(*len, byte_of(in, idx) - pos);
+	r = mkw__ubuf_begin(&u, src, *len);
+	if (!r) {
+		r = mkw__os_frames_write(in->frames, pos, src, *len);
+		mkw__ubuf_end(&u);
+	}
+	mkw__page_unlock_run(in, first, idx - first, 0);
+	return r;
+}
+
+/*
+ * Publishes whole absent pages from the caller's memory. *len as above, the
+ * tree mutex too. -ENOBUFS: the cache has no room.
+ */
+static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
+			size_t *len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t idx = mkw__page_of(e, pos);
+	struct mkw__ubuf u;
+	size_t n, done = 0;
+	int r;
+
+	n = mkw__fill_begin_locked(in, idx, mkw__min(*len >> e->page_shift,
+						     MKW__IO_PAGES));
+	mkw__mutex_unlock(&in->tree);
+	if (!n)
+		return -ENOBUFS;
+	r = mkw__ubuf_begin(&u, src, n << e->page_shift);
+	if (!r) {
+		r = mkw__fill_publish(in, idx, n, src, &done);
+		mkw__ubuf_end(&u);
+	}
+	mkw__fill_end(in, idx, done,
+		      MKW__MUTANT(WRITE_SKIPS_DIRTY) ? PG_CLEAN : PG_DIRTY, 0);
+	mkw__fill_end(in, idx + done, n - done, PG_ABSENT, 0);
+	*len = done << e->page_shift;
+	return done ? 0 : r;
+}
+
+/*
+ * Writes part of one or more absent pages through to the store, since the cache
+ * has no room. Faults are kept out first, and whether the page is still absent
+ * is looked at again (R2): *len 0 then, and it is for the caller to try again.
+ */
+static int write_past(struct mkw__inode *in, struct mkw__excl *x,
+		      const void *src, uint64_t pos, size_t *len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t first = mkw__page_of(e, pos), idx, stop;
+	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
+	struct mkw__buf *buf = mkw__pool_buf_wait(e);
+	struct mkw__ubuf u;
+	size_t bytes;
+	int r = 0;
+
+	mkw__excl_take(in, x);
+	stop = mkw__min(mkw__pages_up(e, pos + *len), first + MKW__IO_PAGES);
+	mkw__mutex_lock(&in->tree);
+	idx = run_end_locked(in, first, stop, PG_BIT(PG_ABSENT));
+	mkw__mutex_unlock(&in->tree);
+	*len = idx > first ? mkw__min(*len, byte_of(in, idx) - pos) : 0;
+	if (!*len)
+		goto out;
+	bytes = mkw__min(byte_of(in, idx), size) - byte_of(in, first);
+	if (pos != byte_of(in, first) || *len != bytes)
+		r = in->store->ops->read(in->store, byte_of(in, first),
+					 buf->mem, (idx - first) << e->page_shift);
+	if (!r)
+		r = mkw__ubuf_begin(&u, src, *len);
+	if (r)
+		goto out;
+	r = mkw__os_user_read(buf->mem + (pos - byte_of(in, first)), src, *len);
+	mkw__ubuf_end(&u);
+	if (!r)
+		r = in->store->ops->write(in->store, byte_of(in, first),
+					  buf->mem, bytes);
+	mkw__map_lift_poison(in, first, idx);
+	mkw__count(&e->count.cache_bypasses, idx - first);
+out:
+	mkw__pool_buf_put(e, buf);
+	return r;
+}
+
+/* One step of a write at pos: *len as above; 0: try again. */
+static int write_some(struct mkw__inode *in, struct mkw__excl *x,
+		      const void *src, uint64_t pos, size_t *len,
+		      unsigned flags)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t idx = mkw__page_of(e, pos);
+	size_t want = *len;
+	uint32_t word;
+	int r;
+
+	mkw__mutex_lock(&in->tree);
+	word = mkw__page_get_locked(in, idx);
+	if ((word & PG_LOCKED) || PG_STATE(word) == PG_FILLING) {
+		*len = 0;
+		if (!(flags & MKW_NOWAIT))
+			mkw__page_sleep_locked(in, idx);
+		mkw__mutex_unlock(&in->tree);
+		return flags & MKW_NOWAIT ? -EAGAIN : 0;
+	}
+	if (pg_in(word, PG_PRESENT_MASK))
+		return write_present(in, src, pos, len);
+	if (pos == byte_of(in, idx) && want >= e->page) {
+		r = write_absent(in, src, pos, len);
+	} else {
+		mkw__mutex_unlock(&in->tree);
+		*len = 0;
+		if (flags & MKW_NOWAIT)
+			return -EAGAIN;
+		r = mkw__fill_sync(in, idx, 1);
+		if (r >= 0)
+			return 0;
+	}
+	if (r != -ENOBUFS)
+		return r;
+	*len = want;
+	return flags & MKW_NOWAIT ? -EAGAIN : write_past(in, x, src, pos, len);
+}
+
+static ssize_t buffered_write(struct mkw__inode *in, struct mkw__excl *x,
+			      const unsigned char *buf, size_t len,
+			      uint64_t off, unsigned flags)
+{
+	size_t done = 0, n;
+	int r = 0;
+
+	while (done < len && !r) {
+		n = len - done;
+		r = write_some(in, x, buf + done, off + done, &n, flags);
+		if (!r)
+			done += n;
+	}
+	return done ? (ssize_t)done : r;
+}
+
+/* A look at the caller's memory before anything is changed for its sake. */
+static int check_source(const void *buf, size_t len)
+{
+	struct mkw__ubuf u;
+	int r = mkw__ubuf_begin(&u, buf, len);
+
+	if (!r)
+		mkw__ubuf_end(&u);
+	return r;
+}
+
+ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
+		      uint64_t off, unsigned flags)
+{
+	struct mkw__excl x;
+	uint64_t size;
+	ssize_t r;
+	int r2;
+
+	r = check_source(buf, len);
+	if (r)
+		return r;
+	r = mkw__size_lock(in, &x, off, off + len,
+			   flags & MKW_DIRECT ? EXCL_TAKE : EXCL_WRITE,
+			   flags & MKW_NOWAIT, &size);
+	if (r)
+		return r;
+	/* Growing asks the file system, which may wait. */
+	if (off + len > size)
+		r = flags & MKW_NOWAIT ? -EAGAIN :
+					 mkw__size_grow_locked(in, off + len);
+	if (!r)
+		r = flags & MKW_DIRECT ?
+			    mkw__direct_write(in, &x, buf, len, off, flags) :
+			    buffered_write(in, &x, buf, len, off, flags);
+	/* What was not written is not to lengthen the file. */
+	if (off + len > size && r < (ssize_t)len && r != -EAGAIN) {
+		mkw__excl_take(in, &x);
+		r2 = mkw__size_shrink_locked(in, r > 0 ? mkw__max(size, off + r) :
+							 size);
+		if (r2 && r > 0)
+			r = r2;
+	}
+	mkw__excl_unlock(in, &x);
+	return r;
+}

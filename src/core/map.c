@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of mappings, and user buffers; map.h says who holds what.
+ *
+ * Making a mapping: gate exclusive, address space, table, and only then
+ * accessible: so no fault can arrive that the table does not know. Removing:
+ * out of the table first, then munmap() with nothing held, then a wake of the
+ * whole range, since munmap() leaves sleeping faults asleep (R8). A fault
+ * message that arrives in between finds no mapping and is woken, to fault
+ * again until the memory is gone.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+static struct {
+	struct mkw__range_lock gate, table;
+	RB_HEAD(map_tree, mkw__map) maps;
+} process = {
+	.gate = { .held = TAILQ_HEAD_INITIALIZER(process.gate.held),
+		  .waiting = TAILQ_HEAD_INITIALIZER(process.gate.waiting),
+		  .rank = MKW__RANK_MAP_GATE },
+	.table = { .held = TAILQ_HEAD_INITIALIZER(process.table.held),
+		   .waiting = TAILQ_HEAD_INITIALIZER(process.table.waiting),
+		   .rank = MKW__RANK_MAP_TABLE },
+	.maps = RB_INITIALIZER(&process.maps),
+};
+
+static int map_cmp(const struct mkw__map *a, const struct mkw__map *b)
+{
+	return a->addr < b->addr ? -1 : a->addr > b->addr;
+}
+
+/* Not RB_GENERATE_STATIC: that one needs __unused of the BSDs. */
+RB_GENERATE_INTERNAL(map_tree, mkw__map, node, map_cmp,
+		     static __attribute__((unused)))
+
+#ifdef MKW_TESTING
+void mkw__map_reset(void)
+{
+	mkw__range_init(&process.gate, MKW__RANK_MAP_GATE);
+	mkw__range_init(&process.table, MKW__RANK_MAP_TABLE);
+	RB_INIT(&process.maps);
+}
+#endif
+
+void mkw__map_table_lock(struct mkw__range_req *req)
+{
+	mkw__range_lock(&process.table, req, 0, MKW__RANGE_MAX, false);
+}
+
+void mkw__map_table_unlock(struct mkw__range_req *req)
+{
+	mkw__range_unlock(&process.table, req);
+}
+
+/* The first mapping that ends after addr. */
+static struct mkw__map *map_after(uintptr_t addr)
+{
+	struct mkw__map *m = RB_ROOT(&process.maps), *best = NULL;
+
+	while (m) {
+		if (m->addr + m->len > addr) {
+			best = m;
+			m = RB_LEFT(m, node);
+		} else {
+			m = RB_RIGHT(m, node);
+		}
+	}
+	return best;
+}
+
+struct mkw__map *mkw__map_find(uintptr_t addr)
+{
+	struct mkw__map *m = map_after(addr);
+
+	return m && m->addr <= addr ? m : NULL;
+}
+
+static bool overlaps(uintptr_t addr, size_t len)
+{
+	struct mkw__map *m = map_after(addr);
+
+	return len && m && m->addr < addr + len;
+}
+
+uintptr_t mkw__map_addr(const struct mkw__map *m, uint64_t idx)
+{
+	return m->addr + ((idx << m->inode->engine->page_shift) - m->off);
+}
+
+void mkw__map_pages(const struct mkw__map *m, uint64_t *first, uint64_t *end)
+{
+	*first = mkw__page_of(m->inode->engine, m->off);
+	*end = mkw__pages_up(m->inode->engine, m->off + m->len);
+}
+
+/* The part of pages [first, end) that a mapping shows; false: none. */
+static bool map_clip(const struct mkw__map *m, uint64_t first, uint64_t end,
+		     uintptr_t *addr, size_t *len)
+{
+	uint64_t f, e;
+
+	mkw__map_pages(m, &f, &e);
+	first = mkw__max(first, f);
+	end = mkw__min(end, e);
+	if (first >= end)
+		return false;
+	*addr = mkw__map_addr(m, first);
+	*len = (end - first) << m->inode->engine->page_shift;
+	return true;
+}
+
+int mkw__map_protect(struct mkw__inode *in, uint64_t first, size_t n)
+{
+	struct mkw__map *m;
+	uintptr_t addr;
+	size_t len;
+	int r;
+
+	TAILQ_FOREACH(m, &in->maps, of_inode) {
+		if (!m->writable || !map_clip(m, first, first + n, &addr, &len))
+			continue;
+		r = mkw__os_pte_protect(m->mmu, addr, len, true, 0);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+void mkw__map_zap(struct mkw__inode *in, uint64_t first, size_t n)
+{
+	struct mkw__map *m;
+	uintptr_t addr;
+	size_t len;
+
+	TAILQ_FOREACH(m, &in->maps, of_inode)
+		if (map_clip(m, first, first + n, &addr, &len))
+			mkw__os_pte_zap(addr, len);
+}
+
+void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	struct mkw__range_req table;
+
+	if (first == end ||
+	    !atomic_load_explicit(&in->poisoned, memory_order_acquire))
+		return;
+	mkw__map_table_lock(&table);
+	mkw__map_zap(in, first, end - first);
+	mkw__map_table_unlock(&table);
+}
+
+static void table_insert(struct mkw__map *m)
+{
+	RB_INSERT(map_tree, &process.maps, m);
+	TAILQ_INSERT_TAIL(&m->inode->maps, m, of_inode);
+}
+
+static void table_remove(struct mkw__map *m)
+{
+	RB_REMOVE(map_tree, &process.maps, m);
+	TAILQ_REMOVE(&m->inode->maps, m, of_inode);
+}
+
+int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
+		    bool writable, unsigned flags, uint64_t off,
+		    uintptr_t *addr)
+{
+	struct mkw__inode *in = file->inode;
+	struct mkw_engine *e = in->engine;
+	struct mkw__range_req gate, table;
+	unsigned os_flags = 0;
+	struct mkw__map *m;
+	int r;
+
+	m = mkw__os_zalloc(sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->inode = in;
+	m->in_thread = flags & MKW_MAP_INLINE;
+	m->mmu = m->in_thread ? e->mmu_in_thread : e->mmu;
+	m->len = mkw__pages_up(e, len) << e->page_shift;
+	m->off = off;
+	m->writable = writable;
+	if (flags & MKW_MAP_FIXED)
+		os_flags = MKW__MAP_FIXED;
+	else if (flags & MKW_MAP_FIXED_NOREPLACE)
+		os_flags = MKW__MAP_FIXED_NOREPLACE;
+	mkw__inode_use(in);
+
+	mkw__range_lock(&process.gate, &gate, 0, MKW__RANGE_MAX, true);
+	/* Only this task adds mappings now, so this stays true. */
+	mkw__map_table_lock(&table);
+	r = (flags & MKW_MAP_FIXED) && overlaps(hint, m->len) ? -EBUSY : 0;
+	mkw__map_table_unlock(&table);
+	if (!r)
+		r = mkw__os_map(m->mmu, in->frames, hint, m->len, os_flags, off,
+				&m->addr);
+	if (!r) {
+		mkw__range_lock(&process.table, &table, 0, MKW__RANGE_MAX,
+				true);
+		table_insert(m);
+		mkw__map_table_unlock(&table);
+		*addr = m->addr;
+		r = mkw__os_map_enable(m->addr, m->len, writable);
+		if (r) {
+			mkw__range_lock(&process.table, &table, 0,
+					MKW__RANGE_MAX, true);
+			table_remove(m);
+			mkw__map_table_unlock(&table);
+			mkw__os_unmap(m->addr, m->len);
+		}
+	}
+	mkw__range_unlock(&process.gate, &gate);
+	if (r) {
+		mkw__os_free(m);
+		mkw__inode_unuse(in);
+	}
+	return r;
+}
+
+/*
+ * Takes [addr, end) out of the table, one mapping's part of it: the part that it
+ * took is in *cut, whose inode stays in use. `spare` becomes the remainder
+ * behind the part where there is one on both sides; it is then NULL. False:
+ * no mapping is left there.
+ */
+static bool table_cut(uintptr_t addr, uintptr_t end, struct mkw__map *cut,
+		      struct mkw__map **spare, struct mkw__map **dead)
+{
+	struct mkw__map *m = map_after(addr), *rest;
+	uintptr_t from, to, m_end;
+
+	*dead = NULL;
+	if (!m || m->addr >= end)
+		return false;
+	m_end = m->addr + m->len;
+	from = mkw__max(addr, m->addr);
+	to = mkw__min(end, m_end);
+	*cut = *m;
+	cut->off += from - m->addr;
+	cut->addr = from;
+	cut->len = to - from;
+
+	if (from > m->addr && to < m_end) {
+		rest = *spare;
+		*spare = NULL;
+		*rest = *m;
+		rest->addr = to;
+		rest->off += to - m->addr;
+		rest->len = m_end - to;
+		m->len = from - m->addr;
+		table_insert(rest);
+		mkw__inode_use(m->inode);
+	} else if (from > m->addr) {
+		m->len = from - m->addr;
+		mkw__inode_use(m->inode);
+	} else if (to < m_end) {
+		/* Its place in the tree's order does not change. */
+		m->off += to - m->addr;
+		m->addr = to;
+		m->len = m_end - to;
+		mkw__inode_use(m->inode);
+	} else {
+		table_remove(m);
+		*dead = m;
+	}
+	return true;
+}
+
+int mkw__map_remove(uintptr_t addr, size_t len)
+{
+	uintptr_t end = addr + len;
+	struct mkw__map *spare, cut, *dead;
+	struct mkw__range_req table;
+	bool found = true;
+
+	/* A cut in the middle makes two of one, once at most. */
+	spare = mkw__os_zalloc(sizeof(*spare));
+	if (!spare)
+		return -ENOMEM;
+	while (found) {
+		mkw__range_lock(&process.table, &table, 0, MKW__RANGE_MAX,
+				true);
+		found = table_cut(addr, end, &cut, &spare, &dead);
+		mkw__map_table_unlock(&table);
+		if (!found)
+			break;
+		mkw__os_unmap(cut.addr, cut.len);
+		mkw__os_wake(cut.mmu, cut.addr, cut.len);
+		mkw__inode_unuse(cut.inode);
+		mkw__os_free(dead);
+	}
+	mkw__os_free(spare);
+	return 0;
+}
+
+/* ---- user buffers ----------------------------------------------------- */
+
+int mkw__ubuf_begin(struct mkw__ubuf *u, const void *p, size_t len)
+{
+	struct mkw__range_req table;
+	bool mapped;
+
+	mkw__range_lock(&process.gate, &u->gate, 0, MKW__RANGE_MAX, false);
+	mkw__map_table_lock(&table);
+	mapped = overlaps((uintptr_t)p, len) && !MKW__TEST(r0_off);
+	mkw__map_table_unlock(&table);
+	if (mapped) {
+		mkw__range_unlock(&process.gate, &u->gate);
+		return -EXDEV;
+	}
+	return 0;
+}
+
+void mkw__ubuf_end(struct mkw__ubuf *u)
+{
+	mkw__range_unlock(&process.gate, &u->gate);
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Page words, their leaves and their waiters; page.h says what they mean.
+ *
+ * mkw__page_set_locked() is the one function through which a page changes.
+ * Counts that it keeps: leaf->used, inode->dirty, the engine's dirty pages, and
+ * the pool's frames for a page that becomes ABSENT.
+ */
+#include "core/engine.h"
+
+static int leaf_cmp(const struct mkw__leaf *a, const struct mkw__leaf *b)
+{
+	return a->first < b->first ? -1 : a->first > b->first;
+}
+
+/* Not RB_GENERATE_STATIC: that one needs __unused of the BSDs. */
+RB_GENERATE_INTERNAL(mkw__leaf_tree, mkw__leaf, node, leaf_cmp,
+		     static __attribute__((unused)))
+
+/* transitions[from]: the states that may follow; doc/STATES.md. */
+static const unsigned transitions[] = {
+	[PG_ABSENT] = PG_BIT(PG_FILLING),
+	[PG_FILLING] = PG_BIT(PG_CLEAN) | PG_BIT(PG_DIRTY) | PG_BIT(PG_ABSENT),
+	[PG_CLEAN] = PG_BIT(PG_DIRTY) | PG_BIT(PG_ABSENT),
+	[PG_DIRTY] = PG_BIT(PG_WRITEBACK) | PG_BIT(PG_ABSENT),
+	[PG_WRITEBACK] = PG_BIT(PG_CLEAN) | PG_BIT(PG_WB_DIRTY) |
+			 PG_BIT(PG_DIRTY),
+	[PG_WB_DIRTY] = PG_BIT(PG_DIRTY),
+};
+
+static uint64_t leaf_first(uint64_t idx)
+{
+	return idx & ~(uint64_t)(MKW__LEAF_PAGES - 1);
+}
+
+static struct mkw__leaf *leaf_find(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__leaf key, *leaf = in->hint;
+
+	if (leaf && leaf->first == leaf_first(idx))
+		return leaf;
+	key.first = leaf_first(idx);
+	leaf = RB_FIND(mkw__leaf_tree, &in->leaves, &key);
+	if (leaf)
+		in->hint = leaf;
+	return leaf;
+}
+
+uint32_t mkw__page_get_locked(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__leaf *leaf = leaf_find(in, idx);
+
+	return leaf ? leaf->word[idx % MKW__LEAF_PAGES] : 0;
+}
+
+bool mkw__page_prepare_locked(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__leaf *leaf;
+
+	if (leaf_find(in, idx))
+		return true;
+	leaf = mkw__pool_leaf_get(in->engine);
+	if (!leaf)
+		return false;
+	leaf->inode = in;
+	leaf->first = leaf_first(idx);
+	RB_INSERT(mkw__leaf_tree, &in->leaves, leaf);
+	in->hint = leaf;
+	return true;
+}
+
+static void count_dirty(struct mkw__inode *in, bool was, bool is)
+{
+	if (is && !was) {
+		if (!in->dirty++)
+			in->dirty_since_ns = mkw__os_now_ns();
+		mkw__count(&in->engine->count.dirty_pages, 1);
+	} else if (was && !is) {
+		in->dirty--;
+		mkw__count(&in->engine->count.dirty_pages, (uint64_t)-1);
+	}
+}
+
+void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
+{
+	struct mkw__leaf *leaf = leaf_find(in, idx);
+	uint32_t old = leaf ? leaf->word[idx % MKW__LEAF_PAGES] : 0;
+	enum mkw__page_state from = PG_STATE(old), to = PG_STATE(word);
+
+	if (old == word)
+		return;
+	if (!leaf)
+		mkw__os_panic("page %llu changes to 0x%x without a leaf",
+			      (unsigned long long)idx, word);
+	if (from != to && !(transitions[from] & PG_BIT(to)))
+		mkw__os_panic("page %llu: no transition from state %d to %d (doc/STATES.md)",
+			      (unsigned long long)idx, from, to);
+	if (to == PG_ABSENT && (word & (PG_MAPPED | PG_WRITABLE)))
+		mkw__os_panic("page %llu becomes ABSENT while it is mapped",
+			      (unsigned long long)idx);
+
+	count_dirty(in, pg_in(old, PG_DIRTY_MASK), pg_in(word, PG_DIRTY_MASK));
+	leaf->word[idx % MKW__LEAF_PAGES] = word;
+	if (from != PG_ABSENT && to == PG_ABSENT)
+		mkw__pool_frames_put(in->engine, 1);
+	if (old && !word) {
+		if (--leaf->used)
+			return;
+		RB_REMOVE(mkw__leaf_tree, &in->leaves, leaf);
+		in->hint = NULL;
+		mkw__pool_leaf_put(in->engine, leaf);
+	} else if (!old) {
+		leaf->used++;
+	}
+}
+
+uint64_t mkw__page_next_locked(struct mkw__inode *in, uint64_t idx,
+			       uint64_t end, unsigned mask)
+{
+	struct mkw__leaf key, *leaf;
+
+	if (idx >= end)
+		return end;
+	key.first = leaf_first(idx);
+	for (leaf = RB_NFIND(mkw__leaf_tree, &in->leaves, &key);
+	     leaf && leaf->first < end;
+	     leaf = RB_NEXT(mkw__leaf_tree, &in->leaves, leaf)) {
+		uint64_t i = mkw__max(idx, leaf->first);
+		uint64_t stop = mkw__min(end, leaf->first + MKW__LEAF_PAGES);
+
+		for (; i < stop; i++)
+			if (pg_in(leaf->word[i % MKW__LEAF_PAGES], mask))
+				return i;
+	}
+	return end;
+}
+
+/* ---- waiters ---------------------------------------------------------- */
+
+static struct mkw__waiters *bucket(struct mkw__inode *in, uint64_t idx)
+{
+	return &in->waiters[idx % MKW__PAGE_WAIT_BUCKETS];
+}
+
+void mkw__page_enqueue_locked(struct mkw__inode *in, uint64_t idx,
+			      struct mkw__waiter *w)
+{
+	w->key = idx;
+	TAILQ_INSERT_TAIL(bucket(in, idx), w, link);
+}
+
+void mkw__page_wake_locked(struct mkw__inode *in, uint64_t idx,
+			   struct mkw__waiters *woken)
+{
+	struct mkw__waiters *b = bucket(in, idx);
+	struct mkw__waiter *w, *next;
+
+	for (w = TAILQ_FIRST(b); w; w = next) {
+		next = TAILQ_NEXT(w, link);
+		if (w->key != idx)
+			continue;
+		TAILQ_REMOVE(b, w, link);
+		TAILQ_INSERT_TAIL(woken, w, link);
+	}
+}
+
+void mkw__page_sleep_locked(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__sleeper s;
+
+	mkw__sleeper_init(&s);
+	mkw__page_enqueue_locked(in, idx, &s.waiter);
+	mkw__mutex_unlock(&in->tree);
+	mkw__sleeper_wait(&s);
+	mkw__mutex_lock(&in->tree);
+}
+
+void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end,
+		    unsigned mask)
+{
+	uint64_t idx;
+
+	mkw__mutex_lock(&in->tree);
+	/* A locked page is in some state but ABSENT, so this finds it, too. */
+	idx = first;
+	while ((idx = mkw__page_next_locked(in, idx, end,
+					    ~PG_BIT(PG_ABSENT))) < end) {
+		uint32_t word = mkw__page_get_locked(in, idx);
+
+		if ((word & PG_LOCKED) || pg_in(word, mask))
+			mkw__page_sleep_locked(in, idx);
+		else
+			idx++;
+	}
+	mkw__mutex_unlock(&in->tree);
+}
+
+void mkw__page_unlock_run(struct mkw__inode *in, uint64_t idx, size_t n,
+			  uint32_t clear)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+
+	mkw__mutex_lock(&in->tree);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t word = mkw__page_get_locked(in, idx + i);
+
+		mkw__page_set_locked(in, idx + i,
+				     word & ~(clear | PG_LOCKED));
+		mkw__page_wake_locked(in, idx + i, &woken);
+	}
+	mkw__mutex_unlock(&in->tree);
+	mkw__waiters_wake(&woken);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * page.h: what the cache knows of each page of a file. doc/STATES.md draws it.
+ *
+ * A page is one 32-bit word: a state and a few bits. Words live in leaves of
+ * 64 pages; a leaf exists while one of its words is not zero (a page that is
+ * ABSENT, unlocked and unmapped has no memory at all), hangs in its inode's
+ * tree, and is the unit of reclaim's lists.
+ *
+ *   state       frame        store       may be mapped   counted as
+ *   ABSENT      none         current     no              -
+ *   FILLING     becoming     current     no              cached
+ *   CLEAN       current      the same    protected       cached
+ *   DIRTY       current      older       writable        cached, dirty
+ *   WRITEBACK   current      being written  protected    cached, dirty
+ *   WB_DIRTY    newer than what is being written, writable   cached, dirty
+ *
+ * The state, and never the presence of a frame, says whether a frame's bytes
+ * are valid: strays come from mlockall, mremap, forked children.
+ *
+ * PG_LOCKED is the page lock (rule R5): held from the decision about the state
+ * until the calls that carry it out in frames and mappings have returned. While
+ * it is set nobody else changes the word. FILLING is a lock of its own: the page
+ * belongs to whoever fills it.
+ *
+ * The inode's tree mutex guards words, leaves, tree and waiters; functions
+ * named _locked want it held.
+ */
+#ifndef MKW_PAGE_H
+#define MKW_PAGE_H
+
+#include <bsd/sys/tree.h>
+
+#include "sync/sync.h"
+
+struct mkw__inode;
+
+enum mkw__page_state {
+	PG_ABSENT,
+	PG_FILLING,
+	PG_CLEAN,
+	PG_DIRTY,
+	PG_WRITEBACK,
+	PG_WB_DIRTY,
+};
+
+#define PG_STATE(word) ((enum mkw__page_state)((word) & 7u))
+#define PG_BIT(state) (1u << (state))	/* in a mask of states */
+#define PG_LOCKED   0x08u
+#define PG_MAPPED   0x10u	/* some mapping may reach it without a fault */
+#define PG_WRITABLE 0x20u	/* some mapping may store to it without a fault */
+
+#define PG_PRESENT_MASK \
+	(PG_BIT(PG_CLEAN) | PG_BIT(PG_DIRTY) | PG_BIT(PG_WRITEBACK) | \
+	 PG_BIT(PG_WB_DIRTY))
+#define PG_DIRTY_MASK \
+	(PG_BIT(PG_DIRTY) | PG_BIT(PG_WRITEBACK) | PG_BIT(PG_WB_DIRTY))
+
+static inline bool pg_in(uint32_t word, unsigned mask)
+{
+	return PG_BIT(PG_STATE(word)) & mask;
+}
+
+#define MKW__LEAF_PAGES 64u
+
+struct mkw__leaf {
+	RB_ENTRY(mkw__leaf) node;	/* in inode->leaves, by first */
+	TAILQ_ENTRY(mkw__leaf) lru;	/* POOL mutex: active, inactive or free */
+	struct mkw__inode *inode;
+	uint64_t first;			/* page index, a multiple of 64 */
+	uint16_t used;			/* words that are not zero */
+	bool inactive;			/* POOL mutex: which list */
+	uint32_t word[MKW__LEAF_PAGES];
+};
+RB_HEAD(mkw__leaf_tree, mkw__leaf);
+TAILQ_HEAD(mkw__leaf_list, mkw__leaf);
+
+/* The word; 0 for a page without a leaf. */
+uint32_t mkw__page_get_locked(struct mkw__inode *in, uint64_t idx);
+
+/* Sees to it that the page has a leaf. False: no memory for one. */
+bool mkw__page_prepare_locked(struct mkw__inode *in, uint64_t idx);
+
+/*
+ * The only way to change a word: undoes the bookkeeping of the old one, does
+ * that of the new one, gives back the leaf with its last page, and panics on
+ * a transition that doc/STATES.md does not have. A word other than 0 needs a
+ * prepared page; a page that leaves ABSENT must have been given a frame by
+ * mkw__pool_frames_get(), which going back to ABSENT returns.
+ */
+void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word);
+
+/* The same word with another state. */
+static inline uint32_t pg_with(uint32_t word, enum mkw__page_state state)
+{
+	return (word & ~7u) | state;
+}
+
+/*
+ * The first page of [idx, end) whose state is in mask; end if there is none.
+ */
+uint64_t mkw__page_next_locked(struct mkw__inode *in, uint64_t idx,
+			       uint64_t end, unsigned mask);
+
+/* Queues w until the page changes; wake it with the page's next change. */
+void mkw__page_enqueue_locked(struct mkw__inode *in, uint64_t idx,
+			      struct mkw__waiter *w);
+
+/*
+ * Moves the page's waiters to *woken; the caller wakes them once it has
+ * released the tree mutex.
+ */
+void mkw__page_wake_locked(struct mkw__inode *in, uint64_t idx,
+			   struct mkw__waiters *woken);
+
+/*
+ * Sleeps until the page changes. The tree mutex is released meanwhile, so
+ * nothing known before is to be believed (R2).
+ */
+void mkw__page_sleep_locked(struct mkw__inode *in, uint64_t idx);
+
+/*
+ * Sleeps until no page of [first, end) is locked or in a state of mask: the wait
+ * of rule R4. The caller holds the lock that keeps new ones from beginning.
+ */
+void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end,
+		    unsigned mask);
+
+/*
+ * Ends a page lock over a run: each page's word becomes
+ * (word & ~clear & ~PG_LOCKED), and its waiters are woken.
+ */
+void mkw__page_unlock_run(struct mkw__inode *in, uint64_t idx, size_t n,
+			  uint32_t clear);
+
+#endif /* MKW_PAGE_H */

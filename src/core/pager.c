@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pager: one thread that serves the fault messages of an engine.
+ *
+ * Its loop receives messages, completes fills, and runs again the faults that
+ * somebody resumed. It waits for nothing else: a fault that cannot go on is
+ * parked (fault.c). It allocates nothing (R3): faults come from a fixed array,
+ * and when that is empty messages stay in the kernel until one is free, which is
+ * safe since no parked fault waits for another fault to arrive.
+ *
+ * Messages for a page that already has a fault of the same kind at work in the
+ * same mapping are merged: the wake at its end reaches every access that sleeps
+ * on the page. (A message is read, and a fault ends, in this thread alone, so
+ * none can come between.)
+ *
+ * `free` and `active` are this thread's own. `ready` is filled by whoever resumes
+ * a fault; the QUEUE mutex guards it, and the kick after the insertion pairs
+ * with the loop's wait, so that none is left lying.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+static struct mkw__fault_list *bucket(struct mkw__pager *p, uintptr_t addr,
+				      unsigned shift)
+{
+	return &p->active[(addr >> shift) % MKW__FAULT_BUCKETS];
+}
+
+static void resume(struct mkw__fault *f)
+{
+	struct mkw__pager *p = &f->engine->pager;
+
+	mkw__mutex_lock(&p->queue);
+	TAILQ_INSERT_TAIL(&p->ready, f, link);
+	mkw__mutex_unlock(&p->queue);
+	mkw__os_loop_kick(p->loop);
+}
+
+void mkw__pager_finish(struct mkw__fault *f, enum mkw__fault_end end)
+{
+	struct mkw_engine *e = f->engine;
+	struct mkw__pager *p = &e->pager;
+
+	if (end == FAULT_PARKED)
+		return;
+	TAILQ_REMOVE(bucket(p, f->addr, e->page_shift), f, active);
+	if (TAILQ_EMPTY(&p->free))
+		mkw__os_loop_pause(p->loop, false);
+	TAILQ_INSERT_HEAD(&p->free, f, link);
+}
+
+static void on_fault(void *arg, const struct mkw__os_fault *msg)
+{
+	struct mkw_engine *e = arg;
+	struct mkw__pager *p = &e->pager;
+	struct mkw__fault_list *b = bucket(p, msg->addr, e->page_shift);
+	uint64_t page = msg->addr >> e->page_shift;
+	struct mkw__fault *f;
+
+	mkw__count(&e->count.faults, 1);
+	mkw__count(&e->count.write_faults, msg->write);
+	TAILQ_FOREACH(f, b, active) {
+		if (f->addr >> e->page_shift == page &&
+		    f->write == msg->write) {
+			mkw__count(&e->count.faults_merged, 1);
+			return;
+		}
+	}
+	f = TAILQ_FIRST(&p->free);
+	if (!f)
+		mkw__os_panic("a fault message came while they were held back");
+	TAILQ_REMOVE(&p->free, f, link);
+	if (TAILQ_EMPTY(&p->free))
+		mkw__os_loop_pause(p->loop, true);
+	*f = (struct mkw__fault){ .engine = e,
+				  .mmu = e->mmu,
+				  .addr = msg->addr,
+				  .write = msg->write,
+				  .wp = msg->wp,
+				  .resume = resume,
+				  .born_ns = mkw__os_now_ns() };
+	TAILQ_INSERT_TAIL(b, f, active);
+	mkw__pager_finish(f, mkw__fault_run(f));
+}
+
+static void run_ready(struct mkw_engine *e)
+{
+	struct mkw__fault_list ready = TAILQ_HEAD_INITIALIZER(ready);
+	struct mkw__pager *p = &e->pager;
+	struct mkw__fault *f;
+
+	mkw__mutex_lock(&p->queue);
+	TAILQ_CONCAT(&ready, &p->ready, link);
+	mkw__mutex_unlock(&p->queue);
+	while ((f = TAILQ_FIRST(&ready))) {
+		TAILQ_REMOVE(&ready, f, link);
+		mkw__count(&e->count.retries, 1);
+		mkw__pager_finish(f, mkw__fault_run(f));
+	}
+}
+
+static void pager_main(void *arg)
+{
+	struct mkw_engine *e = arg;
+	struct mkw__pager *p = &e->pager;
+	bool stop;
+
+	do {
+		mkw__os_loop_wait(p->loop, UINT64_MAX);
+		run_ready(e);
+		mkw__mutex_lock(&p->queue);
+		stop = p->stop;
+		mkw__mutex_unlock(&p->queue);
+	} while (!stop);
+}
+
+int mkw__pager_start(struct mkw_engine *e)
+{
+	struct mkw__pager *p = &e->pager;
+	int r;
+
+	mkw__mutex_init(&p->queue, MKW__RANK_QUEUE);
+	TAILQ_INIT(&p->ready);
+	TAILQ_INIT(&p->free);
+	for (unsigned i = 0; i < MKW__FAULT_BUCKETS; i++)
+		TAILQ_INIT(&p->active[i]);
+	for (unsigned i = 0; i < MKW__PAGER_FAULTS; i++)
+		TAILQ_INSERT_TAIL(&p->free, &p->faults[i], link);
+	r = mkw__os_loop_create(MKW__BUFFERS, &p->loop);
+	if (r)
+		return r;
+	r = mkw__os_loop_watch(p->loop, e->mmu, on_fault, e);
+	if (!r)
+		r = mkw__os_thread_start(&p->thread, "mkw-pager", pager_main,
+					 e);
+	if (r)
+		mkw__os_loop_destroy(p->loop);
+	return r;
+}
+
+void mkw__pager_stop(struct mkw_engine *e)
+{
+	struct mkw__pager *p = &e->pager;
+
+	mkw__mutex_lock(&p->queue);
+	p->stop = true;
+	mkw__mutex_unlock(&p->queue);
+	mkw__os_loop_kick(p->loop);
+	mkw__os_thread_join(p->thread);
+	mkw__os_loop_destroy(p->loop);
+}

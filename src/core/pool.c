@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pool: what an engine has only so much of.
+ *
+ *   frames   a count; the memory itself is in the files' frame objects. Taken
+ *            when a page leaves ABSENT, given back when it returns there.
+ *   leaves   of page words, from one reservation, so that the pager and the
+ *            fault handler allocate nothing (R3). Each has a page that is not
+ *            ABSENT, so there are never more than frames.
+ *   buffers  for I/O of up to MKW__IO_PAGES pages. Whoever holds one finishes
+ *            without waiting for a lock of a file, so a task may sleep for one
+ *            even while it holds such locks - unless it holds buffers itself,
+ *            with I/O in flight that only it can complete.
+ *
+ * A fault waits for frames and buffers in the queue of waiters and holds nothing
+ * meanwhile (R7). They are all woken when something comes back, and look again
+ * (R2). `waited` is true while the queue is not empty: a task that releases a
+ * lock of a file reads it without the mutex (mkw__pool_poke()), since reclaim
+ * may have failed on just that lock. Its partner is the store in
+ * mkw__pool_enqueue(): reclaim runs after that store (the kick follows it), and
+ * fails on the lock before its holder releases it, which orders the store
+ * before the holder's load through the lock's own mutex.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/engine.h"
+
+int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
+{
+	struct mkw__pool *p = &e->pool;
+	size_t buf_len = MKW__IO_PAGES * e->page;
+
+	mkw__mutex_init(&p->mutex, MKW__RANK_POOL);
+	TAILQ_INIT(&p->bufs);
+	TAILQ_INIT(&p->free_leaves);
+	TAILQ_INIT(&p->active);
+	TAILQ_INIT(&p->inactive);
+	TAILQ_INIT(&p->waiters);
+	p->frames_max = cache_bytes >> e->page_shift;
+	if (MKW__TEST(cache_frames))
+		p->frames_max = MKW__TEST(cache_frames);
+	p->low = p->frames_max / 16;
+	p->high = p->frames_max / 8;
+
+	p->leaves = p->frames_max + 1;
+	p->leaf_mem = mkw__os_reserve(p->leaves * sizeof(*p->leaf_mem));
+	p->buf_mem = mkw__os_reserve(MKW__BUFFERS * buf_len);
+	if (!p->leaf_mem || !p->buf_mem) {
+		mkw__pool_fini(e);
+		return -ENOMEM;
+	}
+	for (unsigned i = 0; i < MKW__BUFFERS; i++) {
+		p->buf[i].mem = p->buf_mem + i * buf_len;
+		TAILQ_INSERT_TAIL(&p->bufs, &p->buf[i], link);
+	}
+	return 0;
+}
+
+void mkw__pool_fini(struct mkw_engine *e)
+{
+	struct mkw__pool *p = &e->pool;
+
+	if (p->leaf_mem)
+		mkw__os_unreserve(p->leaf_mem,
+				  p->leaves * sizeof(*p->leaf_mem));
+	if (p->buf_mem)
+		mkw__os_unreserve(p->buf_mem,
+				  MKW__BUFFERS * MKW__IO_PAGES * e->page);
+}
+
+/* Takes all waiters off the queue; mutex held. Frames or buffers came back. */
+static void take_waiters(struct mkw__pool *p, struct mkw__waiters *woken)
+{
+	TAILQ_CONCAT(woken, &p->waiters, link);
+	atomic_store_explicit(&p->waited, false, memory_order_relaxed);
+}
+
+static bool has_both(const struct mkw__pool *p)
+{
+	return p->frames_used < p->frames_max && !TAILQ_EMPTY(&p->bufs);
+}
+
+bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w)
+{
+	struct mkw__pool *p = &e->pool;
+	bool queued;
+
+	mkw__mutex_lock(&p->mutex);
+	queued = !has_both(p);
+	if (queued) {
+		TAILQ_INSERT_TAIL(&p->waiters, w, link);
+		atomic_store_explicit(&p->waited, true, memory_order_relaxed);
+	}
+	mkw__mutex_unlock(&p->mutex);
+	if (queued)
+		mkw__flusher_kick(e);
+	return queued;
+}
+
+void mkw__pool_poke(struct mkw_engine *e)
+{
+	if (atomic_load_explicit(&e->pool.waited, memory_order_relaxed))
+		mkw__flusher_kick(e);
+}
+
+/* ---- frames ----------------------------------------------------------- */
+
+size_t mkw__pool_frames_get(struct mkw_engine *e, size_t want)
+{
+	struct mkw__pool *p = &e->pool;
+	bool low;
+
+	mkw__mutex_lock(&p->mutex);
+	want = mkw__min(want, p->frames_max - p->frames_used);
+	p->frames_used += want;
+	low = p->frames_max - p->frames_used < p->low;
+	mkw__mutex_unlock(&p->mutex);
+	if (low)
+		mkw__flusher_kick(e);
+	return want;
+}
+
+void mkw__pool_frames_put(struct mkw_engine *e, size_t n)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	struct mkw__pool *p = &e->pool;
+
+	mkw__mutex_lock(&p->mutex);
+	p->frames_used -= n;
+	if (has_both(p))
+		take_waiters(p, &woken);
+	mkw__mutex_unlock(&p->mutex);
+	mkw__waiters_wake(&woken);
+}
+
+/* ---- leaves ----------------------------------------------------------- */
+
+struct mkw__leaf *mkw__pool_leaf_get(struct mkw_engine *e)
+{
+	struct mkw__pool *p = &e->pool;
+	struct mkw__leaf *leaf;
+
+	mkw__mutex_lock(&p->mutex);
+	leaf = TAILQ_FIRST(&p->free_leaves);
+	if (leaf)
+		TAILQ_REMOVE(&p->free_leaves, leaf, lru);
+	else if (p->leaves_made < p->leaves)
+		leaf = &p->leaf_mem[p->leaves_made++];
+	if (leaf) {
+		memset(leaf, 0, sizeof(*leaf));
+		TAILQ_INSERT_TAIL(&p->active, leaf, lru);
+	}
+	mkw__mutex_unlock(&p->mutex);
+	return leaf;
+}
+
+void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf)
+{
+	struct mkw__pool *p = &e->pool;
+
+	mkw__mutex_lock(&p->mutex);
+	TAILQ_REMOVE(leaf->inactive ? &p->inactive : &p->active, leaf, lru);
+	leaf->inode = NULL;
+	TAILQ_INSERT_HEAD(&p->free_leaves, leaf, lru);
+	mkw__mutex_unlock(&p->mutex);
+}
+
+/* ---- buffers ---------------------------------------------------------- */
+
+struct mkw__buf *mkw__pool_buf_get(struct mkw_engine *e)
+{
+	struct mkw__pool *p = &e->pool;
+	struct mkw__buf *buf;
+
+	mkw__mutex_lock(&p->mutex);
+	buf = TAILQ_FIRST(&p->bufs);
+	if (buf)
+		TAILQ_REMOVE(&p->bufs, buf, link);
+	mkw__mutex_unlock(&p->mutex);
+	return buf;
+}
+
+struct mkw__buf *mkw__pool_buf_wait(struct mkw_engine *e)
+{
+	struct mkw__pool *p = &e->pool;
+	struct mkw__buf *buf;
+
+	while (!(buf = mkw__pool_buf_get(e))) {
+		struct mkw__sleeper s;
+		bool queued;
+
+		mkw__sleeper_init(&s);
+		mkw__mutex_lock(&p->mutex);
+		queued = TAILQ_EMPTY(&p->bufs);
+		if (queued)
+			TAILQ_INSERT_TAIL(&p->waiters, &s.waiter, link);
+		mkw__mutex_unlock(&p->mutex);
+		if (queued)
+			mkw__sleeper_wait(&s);
+	}
+	return buf;
+}
+
+void mkw__pool_buf_put(struct mkw_engine *e, struct mkw__buf *buf)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	struct mkw__pool *p = &e->pool;
+
+	mkw__mutex_lock(&p->mutex);
+	/* The one used last is still in the processor's cache. */
+	TAILQ_INSERT_HEAD(&p->bufs, buf, link);
+	take_waiters(p, &woken);
+	mkw__mutex_unlock(&p->mutex);
+	mkw__waiters_wake(&woken);
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The size of a file: growing, shrinking, allocating.
+ *
+ * Whoever changes the size holds the iolock exclusively from the last page (of the
+ * smaller size) to infinity, and looks at the size again once he has it (R2).
+ *
+ *   grow    zero the old last page's tail in its frame (a store through a mapping
+ *           may have put bytes past the end there), then the store's length, the
+ *           frames' length, the size: an access past the old end cannot succeed
+ *           before there is something behind it. No data is taken away, so
+ *           EXCL_WRITE is enough.
+ *   shrink  EXCL_TAKE, R4, the store's length first (R4: if that fails nothing
+ *           was lost), then the frames: their tail zeroed, those past the end
+ *           dropped; the frames' length, from where on the kernel gives
+ *           SIGBUS; the size.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+static uint64_t size_of(struct mkw__inode *in)
+{
+	return atomic_load_explicit(&in->size, memory_order_acquire);
+}
+
+int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
+		   uint64_t end, enum mkw__excl_kind kind, bool nowait,
+		   uint64_t *size)
+{
+	uint64_t mask = in->engine->page - 1;
+	uint64_t from, to;
+	int r;
+
+	for (;;) {
+		*size = size_of(in);
+		from = end > *size ? mkw__min(off, *size & ~mask) : off;
+		to = end > *size ? MKW__RANGE_MAX : end;
+		r = mkw__excl_lock(in, x, from, to, kind, nowait);
+		if (r)
+			return r;
+		/* With a lock to infinity nobody else can have moved it. */
+		*size = size_of(in);
+		if ((end <= *size) == (to != MKW__RANGE_MAX) &&
+		    (end <= *size || from <= (*size & ~mask)))
+			return 0;
+		mkw__excl_unlock(in, x);
+	}
+}
+
+static uint64_t frames_len(struct mkw__inode *in, uint64_t size)
+{
+	return mkw__pages_up(in->engine, size) << in->engine->page_shift;
+}
+
+static void zero_tail(struct mkw__inode *in, uint64_t size)
+{
+	if ((size & (in->engine->page - 1)) && !MKW__MUTANT(TRUNCATE_KEEPS_TAIL))
+		mkw__hole_zero_frame(in, size, frames_len(in, size));
+}
+
+int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
+{
+	uint64_t old = size_of(in);
+	int r;
+
+	zero_tail(in, old);
+	r = in->store->ops->resize(in->store, size);
+	if (r)
+		return r;
+	r = mkw__os_frames_resize(in->frames, frames_len(in, size));
+	if (r) {
+		in->store->ops->resize(in->store, old);
+		return r;
+	}
+	atomic_store_explicit(&in->size, size, memory_order_release);
+	return 0;
+}
+
+int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t old = size_of(in);
+	uint64_t first = mkw__page_of(e, size);
+	int r;
+
+	if (size >= old)
+		return 0;
+	if (!MKW__MUTANT(R4_NO_WAIT))
+		mkw__page_wait(in, first, UINT64_MAX,
+			       PG_BIT(PG_FILLING) | PG_BIT(PG_WRITEBACK) |
+				       PG_BIT(PG_WB_DIRTY));
+	r = in->store->ops->resize(in->store, size);
+	if (r)
+		return r;
+	zero_tail(in, size);
+	mkw__hole_drop(in, mkw__pages_up(e, size), UINT64_MAX);
+	r = mkw__os_frames_resize(in->frames, frames_len(in, size));
+	if (r)
+		mkw__os_panic("frames cannot be made shorter: error %d", -r);
+	atomic_store_explicit(&in->size, size, memory_order_release);
+	return 0;
+}
+
+int mkw__size_set(struct mkw__inode *in, uint64_t size)
+{
+	struct mkw__excl x;
+	uint64_t old;
+	int r;
+
+	for (;;) {
+		old = size_of(in);
+		r = mkw__excl_lock(in, &x, mkw__min(old, size), MKW__RANGE_MAX,
+				   size < old ? EXCL_TAKE : EXCL_WRITE, false);
+		if (r)
+			return r;
+		if (size_of(in) == old)
+			break;
+		mkw__excl_unlock(in, &x);
+	}
+	if (size > old)
+		r = mkw__size_grow_locked(in, size);
+	else if (size < old)
+		r = mkw__size_shrink_locked(in, size);
+	mkw__excl_unlock(in, &x);
+	return r;
+}
+
+int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
+		       bool keep_size)
+{
+	struct mkw__excl x;
+	uint64_t size;
+	int r;
+
+	r = mkw__size_lock(in, &x, off, off + len, EXCL_WRITE, false, &size);
+	if (r)
+		return r;
+	r = in->store->ops->allocate(in->store, off, len);
+	if (!r && !keep_size && off + len > size)
+		r = mkw__size_grow_locked(in, off + len);
+	mkw__excl_unlock(in, &x);
+	return r;
+}
