@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * disk.c: a file on a simulated disk, and the store that the engine has of it.
+ *
+ * The disk moves blocks of SIM_BLOCK bytes, each in one piece. Requests of the
+ * loops are moved by a task of their own, which at every step picks any of them
+ * and moves some of its blocks: they overlap, and end in any order. A blocking
+ * call moves its blocks itself, with steps in between, and so overlaps with the
+ * others too. A block is allocated by writing or allocating it.
+ *
+ * What the engine has promised in store.h is checked: no write past the length,
+ * never two writes of a block at once, and (strict) no punch, zero or shrink
+ * of blocks that are being read or written.
+ */
+#include "sim/machine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define IOS_MAX 128u
+
+enum op_kind { OP_READ, OP_WRITE, OP_TAKE };
+
+/* A piece of work under way, of whoever. */
+struct op {
+	struct op *next;
+	enum op_kind kind;
+	uint64_t start, end;
+	const char *who;
+};
+
+struct sim_disk {
+	struct sim_disk *next;
+	uint64_t len;
+	uint64_t capacity;	/* blocks */
+	char *data;
+	uint8_t *allocated;	/* one byte a block */
+	struct op *ops;
+	bool owned, strict;
+	unsigned fail_read, fail_write;
+};
+
+struct store {
+	struct mkw__store st;
+	struct sim_disk *disk;
+	bool open;
+};
+
+/* A request of a loop. */
+struct request {
+	struct request *next;	/* when it is free */
+	struct mkw__os_loop *loop;
+	struct mkw__os_io *io;
+	struct sim_disk *disk;
+	struct op op;
+	size_t moved;
+	int res;
+};
+
+static struct sim_disk *disks;
+static struct request *requests[IOS_MAX];
+static unsigned request_count;
+static struct request *free_requests;
+static struct sim_task *device;
+
+/* ---- the platter ------------------------------------------------------ */
+
+static void grow(struct sim_disk *d, uint64_t len)
+{
+	uint64_t blocks = (len + SIM_BLOCK - 1) / SIM_BLOCK;
+	char *data;
+	uint8_t *allocated;
+
+	if (blocks <= d->capacity)
+		return;
+	blocks *= 2;
+	data = sim_machine_alloc(blocks * SIM_BLOCK);
+	allocated = sim_machine_alloc(blocks);
+	if (d->capacity) {
+		memcpy(data, d->data, d->capacity * SIM_BLOCK);
+		memcpy(allocated, d->allocated, d->capacity);
+	}
+	d->data = data;
+	d->allocated = allocated;
+	d->capacity = blocks;
+}
+
+struct sim_disk *sim_disk_create(uint64_t len)
+{
+	struct sim_disk *d = sim_machine_alloc(sizeof(*d));
+
+	grow(d, len ? len : 1);
+	d->len = len;
+	d->strict = true;
+	d->next = disks;
+	disks = d;
+	return d;
+}
+
+uint64_t sim_disk_peek(struct sim_disk *d, uint64_t off)
+{
+	uint64_t v = 0;
+
+	if (off + sizeof(v) <= d->len)
+		memcpy(&v, d->data + off, sizeof(v));
+	return v;
+}
+
+void sim_disk_poke(struct sim_disk *d, uint64_t off, uint64_t value)
+{
+	memcpy(d->data + off, &value, sizeof(value));
+	d->allocated[off / SIM_BLOCK] = 1;
+}
+
+bool sim_disk_allocated(struct sim_disk *d, uint64_t off)
+{
+	return off < d->capacity * SIM_BLOCK && d->allocated[off / SIM_BLOCK];
+}
+
+uint64_t sim_disk_len(struct sim_disk *d)
+{
+	return d->len;
+}
+
+void sim_disk_fail_read(struct sim_disk *d, unsigned nth)
+{
+	d->fail_read = nth;
+}
+
+void sim_disk_fail_write(struct sim_disk *d, unsigned nth)
+{
+	d->fail_write = nth;
+}
+
+void sim_disk_strict(struct sim_disk *d, bool on)
+{
+	d->strict = on;
+}
+
+/* ---- the contract of store.h ------------------------------------------ */
+
+static const char *const kind_names[] = { "read", "write", "punch, zero or resize" };
+
+/* The blocks that op touches, as they would collide. */
+static bool collide(const struct op *a, const struct op *b, bool strict)
+{
+	if (a->start >= b->end || b->start >= a->end)
+		return false;
+	if (a->kind == OP_WRITE && b->kind == OP_WRITE)
+		return true;
+	return strict && (a->kind == OP_TAKE || b->kind == OP_TAKE);
+}
+
+static void op_begin(struct sim_disk *d, struct op *op, enum op_kind kind,
+		     uint64_t start, uint64_t end)
+{
+	*op = (struct op){ d->ops, kind, start, end, sim_task_self()->name };
+	if (kind == OP_WRITE && end > d->len)
+		sim_violation("task %s writes [%llu, %llu) past the store's length %llu",
+			      op->who, (unsigned long long)start,
+			      (unsigned long long)end, (unsigned long long)d->len);
+	for (struct op *o = d->ops; o; o = o->next)
+		if (collide(op, o, d->strict))
+			sim_violation("store: %s of [%llu, %llu) by %s while a %s of [%llu, %llu) by %s is under way",
+				      kind_names[kind], (unsigned long long)start,
+				      (unsigned long long)end, op->who,
+				      kind_names[o->kind],
+				      (unsigned long long)o->start,
+				      (unsigned long long)o->end, o->who);
+	d->ops = op;
+}
+
+static void op_end(struct sim_disk *d, struct op *op)
+{
+	struct op **p = &d->ops;
+
+	while (*p != op)
+		p = &(*p)->next;
+	*p = op->next;
+}
+
+static int fail(unsigned *countdown)
+{
+	return *countdown && --*countdown == 0 ? -EIO : 0;
+}
+
+/* ---- moving blocks ---------------------------------------------------- */
+
+/* Bytes of [off, off + len) up to the end of some block, by the seed. */
+static size_t some_blocks(uint64_t off, size_t len)
+{
+	uint64_t blocks = (off + len + SIM_BLOCK - 1) / SIM_BLOCK - off / SIM_BLOCK;
+	uint64_t n = sim_env_random(2) ? blocks : 1 + sim_env_random(blocks);
+	uint64_t end = (off / SIM_BLOCK + n) * SIM_BLOCK;
+
+	return end - off < len ? end - off : len;
+}
+
+/* The part of a piece that is inside the file; the rest reads as zero. */
+static void platter_read(struct sim_disk *d, uint64_t off, char *buf, size_t n)
+{
+	size_t inside = off >= d->len ? 0 : d->len - off < n ? d->len - off : n;
+
+	memset(buf, 0, n);
+	if (inside)
+		memcpy(buf, d->data + off, inside);
+}
+
+static void platter_write(struct sim_disk *d, uint64_t off, const char *buf,
+			  size_t n)
+{
+	memcpy(d->data + off, buf, n);
+	memset(d->allocated + off / SIM_BLOCK, 1,
+	       (off + n + SIM_BLOCK - 1) / SIM_BLOCK - off / SIM_BLOCK);
+}
+
+static void platter_clear(struct sim_disk *d, uint64_t off, uint64_t n)
+{
+	grow(d, off + n);
+	memset(d->data + off, 0, n);
+}
+
+/* ---- requests of loops ------------------------------------------------ */
+
+static void request_end(unsigned i)
+{
+	struct request *r = requests[i];
+
+	requests[i] = requests[--request_count];
+	op_end(r->disk, &r->op);
+	sim_trace(r->io->write ? "disk: wrote [%llu, %llu)" : "disk: read [%llu, %llu)",
+		  r->io->off, r->io->off + r->io->len, 0);
+	sim_loop_ended(r->loop, r->io, r->res);
+	r->next = free_requests;
+	free_requests = r;
+}
+
+static void request_move(unsigned i)
+{
+	struct request *r = requests[i];
+	uint64_t off = r->io->off + r->moved;
+	size_t n;
+
+	if (r->moved == r->io->len) {
+		request_end(i);
+		return;
+	}
+	n = some_blocks(off, r->io->len - r->moved);
+	if (r->io->write)
+		platter_write(r->disk, off, (char *)r->io->buf + r->moved, n);
+	else
+		platter_read(r->disk, off, (char *)r->io->buf + r->moved, n);
+	sim_trace(r->io->write ? ".disk: writes [%llu, %llu)" :
+				 ".disk: reads [%llu, %llu)", off, off + n, 0);
+	r->moved += n;
+}
+
+static void device_main(void *arg)
+{
+	(void)arg;
+	for (;;) {
+		while (!request_count)
+			sim_block(SIM_WAITS_WORK, NULL);
+		sim_point();
+		request_move((unsigned)sim_env_random(request_count));
+	}
+}
+
+static void store_submit(struct mkw__store *st, struct mkw__os_loop *l,
+			 struct mkw__os_io *io)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	struct request *r = free_requests;
+
+	if (request_count == IOS_MAX)
+		sim_violation("more than %u I/Os are in flight", IOS_MAX);
+	if (r)
+		free_requests = r->next;
+	else
+		r = sim_machine_alloc(sizeof(*r));
+	sim_step(io->write ? "submits write of [%llu, %llu)" :
+			     "submits read of [%llu, %llu)",
+		 io->off, io->off + io->len, 0);
+	*r = (struct request){ .loop = l, .io = io, .disk = d };
+	op_begin(d, &r->op, io->write ? OP_WRITE : OP_READ, io->off,
+		 io->off + io->len);
+	r->res = fail(io->write ? &d->fail_write : &d->fail_read);
+	if (r->res)
+		r->moved = io->len;
+	requests[request_count++] = r;
+	sim_loop_started(l);
+	if (!device)
+		device = sim_task_start("disk", SIM_DEVICE, device_main, NULL);
+	sim_wake(device);
+}
+
+/* ---- blocking calls --------------------------------------------------- */
+
+static int store_own(struct mkw__store *st)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+
+	if (d->owned)
+		return -EBUSY;
+	d->owned = true;
+	return 0;
+}
+
+static int move(struct sim_disk *d, bool write, uint64_t off, char *buf,
+		size_t len)
+{
+	char block[4096];
+	int err = 0;
+
+	for (size_t done = 0, n; done < len && !err; done += n) {
+		n = some_blocks(off + done, len - done);
+		if (n > sizeof(block))
+			n = sizeof(block);
+		/* The buffer's faults, if any, come before the transfer. */
+		if (write)
+			err = mkw__os_user_read(block, buf + done, n);
+		if (err)
+			break;
+		sim_step(write ? ".writes [%llu, %llu) to the store" :
+				 ".reads [%llu, %llu) from the store",
+			 off + done, off + done + n, 0);
+		if (write)
+			platter_write(d, off + done, block, n);
+		else
+			platter_read(d, off + done, block, n);
+		if (!write)
+			err = mkw__os_user_write(buf + done, block, n);
+	}
+	return err;
+}
+
+static int store_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	struct op op;
+	int err;
+
+	sim_step("store read of [%llu, %llu)", off, off + len, 0);
+	op_begin(d, &op, OP_READ, off, off + len);
+	err = fail(&d->fail_read);
+	if (!err)
+		err = move(d, false, off, buf, len);
+	sim_step(".store read ends", 0, 0, 0);
+	op_end(d, &op);
+	return err;
+}
+
+static int store_write(struct mkw__store *st, uint64_t off, const void *buf,
+		       size_t len)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	struct op op;
+	int err;
+
+	sim_step("store write of [%llu, %llu)", off, off + len, 0);
+	op_begin(d, &op, OP_WRITE, off, off + len);
+	err = fail(&d->fail_write);
+	if (!err)
+		err = move(d, true, off, (char *)(uintptr_t)buf, len);
+	sim_step(".store write ends", 0, 0, 0);
+	op_end(d, &op);
+	return err;
+}
+
+static int store_flush(struct mkw__store *st)
+{
+	(void)st;
+	sim_step("store flush", 0, 0, 0);
+	return 0;
+}
+
+static int store_resize(struct mkw__store *st, uint64_t len)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	uint64_t old = d->len, keep;
+	struct op op;
+
+	if (len > (uint64_t)64 << 20)
+		return -EFBIG;
+	sim_step("store resize from %llu to %llu", old, len, 0);
+	op_begin(d, &op, OP_TAKE, len < old ? len : old, UINT64_MAX);
+	grow(d, len);
+	if (len < old) {
+		/* The last block keeps its head. */
+		keep = (len + SIM_BLOCK - 1) / SIM_BLOCK;
+		memset(d->data + len, 0, old - len);
+		memset(d->allocated + keep, 0, d->capacity - keep);
+	}
+	d->len = len;
+	sim_step(".store resize ends", 0, 0, 0);
+	op_end(d, &op);
+	return 0;
+}
+
+/* Zeroes, piece by piece; 'allocated' becomes that of the whole blocks. */
+static int take(struct mkw__store *st, const char *what, uint64_t off,
+		uint64_t len, bool allocated)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	uint64_t at = off, end = off + len;
+	struct op op;
+
+	sim_step(what, off, end, 0);
+	op_begin(d, &op, OP_TAKE, off, end);
+	while (at < end) {
+		uint64_t n = some_blocks(at, end - at);
+
+		sim_step(".store zeroes [%llu, %llu)", at, at + n, 0);
+		platter_clear(d, at, n);
+		for (uint64_t b = (at + SIM_BLOCK - 1) / SIM_BLOCK;
+		     (b + 1) * SIM_BLOCK <= at + n; b++)
+			d->allocated[b] = allocated;
+		at += n;
+	}
+	sim_step(".and is done with it", 0, 0, 0);
+	op_end(d, &op);
+	return 0;
+}
+
+static int store_punch(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return take(st, "store punch of [%llu, %llu)", off, len, false);
+}
+
+static int store_zero(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return take(st, "store zero of [%llu, %llu)", off, len, true);
+}
+
+static int store_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+
+	sim_step("store allocate of [%llu, %llu)", off, off + len, 0);
+	grow(d, off + len);
+	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + len; b++)
+		d->allocated[b] = 1;
+	return 0;
+}
+
+static int64_t store_seek(struct mkw__store *st, uint64_t off, bool data)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+
+	sim_step(".store seek from %llu", off, 0, 0);
+	for (uint64_t at = off; at < d->len; at = (at / SIM_BLOCK + 1) * SIM_BLOCK)
+		if (!!d->allocated[at / SIM_BLOCK] == data)
+			return (int64_t)at;
+	return data ? -ENXIO : (int64_t)d->len;
+}
+
+static void store_close(struct mkw__store *st)
+{
+	struct store *s = (struct store *)st;
+
+	if (!s->open)
+		sim_violation("a store is closed twice");
+	if (s->disk->ops)
+		sim_violation("a store is closed while a %s by %s is under way",
+			      kind_names[s->disk->ops->kind], s->disk->ops->who);
+	s->open = false;
+	s->disk->owned = false;
+}
+
+static const struct mkw__store_ops ops = {
+	.own = store_own,
+	.read = store_read,
+	.write = store_write,
+	.submit = store_submit,
+	.flush = store_flush,
+	.resize = store_resize,
+	.punch = store_punch,
+	.zero = store_zero,
+	.allocate = store_allocate,
+	.seek = store_seek,
+	.close = store_close,
+};
+
+struct mkw__store *sim_disk_store(struct sim_disk *d)
+{
+	struct store *s = sim_machine_alloc(sizeof(*s));
+	uint64_t ino = 1;
+
+	for (struct sim_disk *other = disks; other != d; other = other->next)
+		ino++;
+	*s = (struct store){
+		.st = {
+			.ops = &ops, .len = d->len, .direct_align = SIM_BLOCK,
+			.memory_align = 1, .direct = true, .dev = 1,
+			.ino = ino,
+		},
+		.disk = d, .open = true,
+	};
+	return &s->st;
+}
+
+void sim_disk_reset(void)
+{
+	disks = NULL;
+	request_count = 0;
+	free_requests = NULL;
+	device = NULL;
+}
+
+void sim_disk_print(void)
+{
+	unsigned n = 0;
+
+	for (struct sim_disk *d = disks; d; d = d->next, n++) {
+		printf("disk %u, %llu bytes; allocated blocks:", n,
+		       (unsigned long long)d->len);
+		for (uint64_t b = 0; b < d->capacity && b < 64; b++)
+			if (d->allocated[b])
+				printf(" %llu=%llx", (unsigned long long)b,
+				       (unsigned long long)sim_disk_peek(d, b * SIM_BLOCK));
+		putchar('\n');
+	}
+}

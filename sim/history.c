@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * history.c: exact linearizability of a register, by search.
+ *
+ * Operations are taken one by one in an order that respects time: the next one
+ * must have started before any that is left ended. A read that shows the
+ * current value can be taken at once, whatever else is possible: moving it
+ * forward to here in an order that works gives another that works. So the
+ * search branches on writes only, of which a handful overlap; a set of visited
+ * states (operations taken, value) keeps a hopeless search short.
+ *
+ * A write that failed may be taken or left out. When there is no order, the
+ * blame goes to the earliest-ending operation without which (and without all
+ * that ended later) there would be one.
+ */
+#include "sim/history.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/machine.h"
+
+#define SEEN_SIZE 4096u	/* a power of two */
+
+static struct {
+	struct sim_op ops[SIM_OPS_MAX];
+	unsigned count;
+	uint64_t initial;
+} words[SIM_WORDS_MAX];
+static unsigned word_count;
+static uint64_t ticks;
+
+static struct seen {
+	uint64_t mask, value, round;
+} seen[SEEN_SIZE];
+static uint64_t seen_round;
+static unsigned seen_count;
+
+void sim_history_reset(unsigned n, const uint64_t *initial)
+{
+	for (unsigned w = 0; w < n; w++) {
+		words[w].count = 0;
+		words[w].initial = initial ? initial[w] : 0;
+	}
+	word_count = n;
+	ticks = 0;
+}
+
+uint64_t sim_tick(void)
+{
+	return ++ticks;
+}
+
+void sim_history_add(unsigned word, const char *what, bool write,
+		     uint64_t value, uint64_t start, bool maybe)
+{
+	if (word >= word_count)
+		return;
+	if (words[word].count == SIM_OPS_MAX)
+		sim_violation("scenario: more than %u operations on word %u",
+			      SIM_OPS_MAX, word);
+	words[word].ops[words[word].count++] = (struct sim_op){
+		.task = sim_task_self()->name, .what = what, .start = start,
+		.end = maybe ? UINT64_MAX : sim_tick(), .step = sim_now(),
+		.value = value, .write = write, .maybe = maybe,
+	};
+}
+
+/* True the first time that a state is met (or when the set is full). */
+static bool new_state(uint64_t mask, uint64_t value)
+{
+	uint64_t h = (mask * 0x9e3779b97f4a7c15u) ^ (value * 0xff51afd7ed558ccdu);
+
+	if (seen_count > SEEN_SIZE / 2)
+		return true;
+	for (unsigned i = (unsigned)(h >> 40);; i++) {
+		struct seen *s = &seen[i & (SEEN_SIZE - 1)];
+
+		if (s->round == seen_round && s->mask == mask &&
+		    s->value == value)
+			return false;
+		if (s->round != seen_round) {
+			*s = (struct seen){ mask, value, seen_round };
+			seen_count++;
+			return true;
+		}
+	}
+}
+
+/* Operations of 'all' that could be the next one, and whether any must be. */
+static uint64_t candidates(const struct sim_op *ops, uint64_t left, bool *must)
+{
+	uint64_t first_end = UINT64_MAX, can = 0;
+
+	*must = false;
+	for (uint64_t l = left; l; l &= l - 1) {
+		const struct sim_op *op = &ops[__builtin_ctzll(l)];
+
+		if (op->maybe)
+			continue;
+		*must = true;
+		if (op->end < first_end)
+			first_end = op->end;
+	}
+	for (uint64_t l = left; l; l &= l - 1)
+		if (ops[__builtin_ctzll(l)].start < first_end)
+			can |= l & -l;
+	return can;
+}
+
+static bool search(const struct sim_op *ops, uint64_t left, uint64_t value)
+{
+	uint64_t can, reads;
+	bool must;
+
+	do {
+		can = candidates(ops, left, &must);
+		if (!must)
+			return true;
+		reads = 0;
+		for (uint64_t c = can; c; c &= c - 1) {
+			const struct sim_op *op = &ops[__builtin_ctzll(c)];
+
+			if (!op->write && op->value == value)
+				reads |= c & -c;
+		}
+		left &= ~reads;
+	} while (reads);
+	if (!new_state(left, value))
+		return false;
+	for (uint64_t c = can; c; c &= c - 1) {
+		int i = __builtin_ctzll(c);
+
+		if (ops[i].write && search(ops, left & ~(c & -c), ops[i].value))
+			return true;
+	}
+	return false;
+}
+
+/* Is there an order of those that ended by 'until'? Later ones may help. */
+static bool possible(const struct sim_op *ops, unsigned n, uint64_t initial,
+		     uint64_t until)
+{
+	struct sim_op some[SIM_OPS_MAX];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (ops[i].start > until || (!ops[i].write && ops[i].end > until))
+			continue;
+		some[count] = ops[i];
+		some[count++].maybe |= ops[i].end > until;
+	}
+	seen_round++;
+	seen_count = 0;
+	return search(some, count == 64 ? UINT64_MAX : ((uint64_t)1 << count) - 1,
+		      initial);
+}
+
+int sim_history_check(const struct sim_op *ops, unsigned n, uint64_t initial)
+{
+	int bad = -1;
+
+	if (possible(ops, n, initial, UINT64_MAX - 1))
+		return -1;
+	for (unsigned i = 0; i < n; i++)
+		if (!ops[i].maybe && (bad < 0 || ops[i].end < ops[bad].end) &&
+		    !possible(ops, n, initial, ops[i].end))
+			bad = (int)i;
+	return bad;
+}
+
+static _Noreturn void blame(unsigned w, unsigned bad)
+{
+	char text[1800];
+	size_t at = 0;
+
+	text[0] = 0;
+	for (unsigned i = 0; i < words[w].count && at < sizeof(text) - 160; i++) {
+		const struct sim_op *op = &words[w].ops[i];
+
+		at += (size_t)snprintf(text + at, sizeof(text) - at,
+				       "\n %c %-9s %-12s %s %llx  ticks %llu..%lld (ended at step %llu)",
+				       i == bad ? '*' : ' ', op->task, op->what,
+				       op->write ? "wrote" : "read ",
+				       (unsigned long long)op->value,
+				       (unsigned long long)op->start,
+				       op->maybe ? -1 : (long long)op->end,
+				       (unsigned long long)op->step);
+	}
+	sim_violation("word %u (was %llx) has a history that no order explains; * cannot be:%s",
+		      w, (unsigned long long)words[w].initial, text);
+}
+
+void sim_history_judge(void)
+{
+	for (unsigned w = 0; w < word_count; w++) {
+		int bad = sim_history_check(words[w].ops, words[w].count,
+					    words[w].initial);
+
+		if (bad >= 0)
+			blame(w, (unsigned)bad);
+	}
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * history.h: who read and wrote which value of a word, and when; and whether
+ * there is an order of it all that a single register could have shown
+ * (linearizability, promise G1).
+ *
+ * A word is eight aligned bytes of a file. A punch writes zero to every word of
+ * its range, a read reads each of its words, and so on. Times come from
+ * sim_tick(): an operation takes effect at one instant between its two ticks.
+ * Values that are written are unique, but for zero.
+ */
+#ifndef SIM_HISTORY_H
+#define SIM_HISTORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIM_WORDS_MAX 512u
+#define SIM_OPS_MAX 64u	/* of one word */
+
+struct sim_op {
+	const char *task, *what;
+	uint64_t start, end;	/* ticks */
+	uint64_t step;		/* of the story, at the end */
+	uint64_t value;
+	bool write;
+	bool maybe;		/* a write that failed: it may have happened */
+};
+
+/* Forgets everything; every word is 'initial' (or zero, if that is NULL). */
+void sim_history_reset(unsigned words, const uint64_t *initial);
+uint64_t sim_tick(void);
+/* Adds an operation of the current task that ended just now. */
+void sim_history_add(unsigned word, const char *what, bool write,
+		     uint64_t value, uint64_t start, bool maybe);
+/* Judges every word; a violation that tells the word's history if it fails. */
+void sim_history_judge(void);
+/* The judgement itself: the index of the operation that cannot be, or -1. */
+int sim_history_check(const struct sim_op *ops, unsigned n, uint64_t initial);
+
+#endif /* SIM_HISTORY_H */

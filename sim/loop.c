@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * loop.c: event loops.
+ *
+ * A loop collects ended I/Os (a queue), fault messages (they stay with the mmu
+ * until a wait reads them) and kicks. One task waits in it at a time. How many
+ * I/Os and messages one wait takes is up to the seed, from one to all; what it
+ * took is held back for the steps until their callbacks run, so that a message
+ * may be stale by then, as with a real userfaultfd.
+ */
+#include "sim/machine.h"
+
+#include <string.h>
+
+#define WATCHED_MAX 4u
+#define READY_MAX 256u	/* a power of two */
+
+struct watch {
+	struct mkw__os_mmu *mmu;
+	void (*on_fault)(void *arg, const struct mkw__os_fault *msg);
+	void *arg;
+};
+
+struct mkw__os_loop {
+	struct watch watch[WATCHED_MAX];
+	unsigned watched;
+	unsigned depth, in_flight;
+	bool paused, kicked;
+	struct sim_task *sleeper;
+	struct {
+		struct mkw__os_io *io;
+		int res;
+	} ready[READY_MAX];
+	unsigned ready_head, ready_tail;
+};
+
+static unsigned loops_open;
+
+unsigned sim_loops_open(void)
+{
+	return loops_open;
+}
+
+void sim_loop_reset(void)
+{
+	loops_open = 0;
+}
+
+int mkw__os_loop_create(unsigned depth, struct mkw__os_loop **out)
+{
+	struct mkw__os_loop *l = sim_machine_alloc(sizeof(*l));
+
+	l->depth = depth;
+	loops_open++;
+	*out = l;
+	return 0;
+}
+
+void mkw__os_loop_destroy(struct mkw__os_loop *l)
+{
+	if (l->in_flight)
+		sim_violation("a loop is destroyed with %u I/Os in flight",
+			      l->in_flight);
+	for (unsigned i = 0; i < l->watched; i++)
+		sim_mmu_attach(l->watch[i].mmu, NULL);
+	loops_open--;
+}
+
+int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
+		       void (*on_fault)(void *arg,
+					const struct mkw__os_fault *msg),
+		       void *arg)
+{
+	if (l->watched == WATCHED_MAX)
+		sim_violation("a loop watches more than %u mmus", WATCHED_MAX);
+	l->watch[l->watched++] = (struct watch){ mmu, on_fault, arg };
+	sim_mmu_attach(mmu, l);
+	return 0;
+}
+
+void mkw__os_loop_pause(struct mkw__os_loop *l, bool on)
+{
+	sim_step(".loop pause: %llu", on, 0, 0);
+	l->paused = on;
+}
+
+void sim_loop_notify(struct mkw__os_loop *l)
+{
+	if (l->sleeper)
+		sim_wake(l->sleeper);
+}
+
+void mkw__os_loop_kick(struct mkw__os_loop *l)
+{
+	sim_step(".kick", 0, 0, 0);
+	l->kicked = true;
+	sim_loop_notify(l);
+}
+
+void sim_loop_started(struct mkw__os_loop *l)
+{
+	if (++l->in_flight > l->depth)
+		sim_violation("task %s puts I/O number %u in flight on a loop of depth %u",
+			      sim_task_self()->name, l->in_flight, l->depth);
+}
+
+/* io is in flight and ends now. */
+void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
+{
+	if (l->ready_tail - l->ready_head == READY_MAX)
+		sim_violation("more than %u ended I/Os wait on a loop", READY_MAX);
+	l->ready[l->ready_tail % READY_MAX].io = io;
+	l->ready[l->ready_tail++ % READY_MAX].res = res;
+	sim_loop_notify(l);
+}
+
+void mkw__os_loop_post(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
+{
+	sim_step(".post", 0, 0, 0);
+	sim_loop_started(l);
+	sim_loop_ended(l, io, res);
+}
+
+void mkw__os_loop_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
+{
+	(void)l;
+	sim_violation("mkw__os_loop_rw() of descriptor %d: the simulated machine has no descriptors, only sim_disk_store()",
+		      io->fd);
+}
+
+static bool something(struct mkw__os_loop *l)
+{
+	if (l->kicked || l->ready_head != l->ready_tail)
+		return true;
+	for (unsigned i = 0; !l->paused && i < l->watched; i++)
+		if (sim_mmu_pending(l->watch[i].mmu))
+			return true;
+	return false;
+}
+
+static void sleep_in_loop(struct mkw__os_loop *l, uint64_t timeout_ns)
+{
+	struct sim_task *self = sim_task_self();
+	uint64_t now = sim_clock_ns();
+
+	self->deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX :
+							 now + timeout_ns;
+	l->sleeper = self;
+	while (!something(l) && sim_clock_ns() < self->deadline)
+		sim_block(SIM_WAITS_LOOP, l);
+	l->sleeper = NULL;
+	self->deadline = UINT64_MAX;
+}
+
+static void run_ended(struct mkw__os_loop *l)
+{
+	unsigned n = l->ready_tail - l->ready_head;
+
+	if (n > 1)
+		n = 1 + (unsigned)sim_env_random(n);
+	while (n--) {
+		struct mkw__os_io *io = l->ready[l->ready_head % READY_MAX].io;
+		int res = l->ready[l->ready_head++ % READY_MAX].res;
+
+		l->in_flight--;
+		sim_step(io->write ? ".write of [%llu, %llu) ended" :
+				     ".read of [%llu, %llu) ended",
+			 io->off, io->off + io->len, 0);
+		io->done(io, res);
+	}
+}
+
+static void run_messages(struct mkw__os_loop *l, const struct watch *w)
+{
+	struct mkw__os_fault msgs[SIM_TASKS_MAX];
+	unsigned n;
+
+	if (l->paused || !sim_mmu_pending(w->mmu))
+		return;
+	n = sim_mmu_read(w->mmu, msgs, 1 + (unsigned)sim_env_random(SIM_TASKS_MAX));
+	for (unsigned i = 0; i < n; i++) {
+		sim_step(".fault message", 0, 0, 0);
+		w->on_fault(w->arg, &msgs[i]);
+	}
+}
+
+void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
+{
+	if (l->sleeper)
+		sim_violation("two tasks wait in one loop: %s and %s",
+			      l->sleeper->name, sim_task_self()->name);
+	sim_step(".loop wait", 0, 0, 0);
+	if (!something(l) && timeout_ns)
+		sleep_in_loop(l, timeout_ns);
+	l->kicked = false;
+	run_ended(l);
+	for (unsigned i = 0; i < l->watched; i++)
+		run_messages(l, &l->watch[i]);
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * machine.h: what the parts of the simulated machine tell each other.
+ *
+ * There is one machine at a time and one thread, so its state is a global and
+ * nothing here needs a lock: between two steps a task has the machine alone.
+ */
+#ifndef SIM_MACHINE_H
+#define SIM_MACHINE_H
+
+#include "sim/sim.h"
+
+#define SIM_TASKS_MAX 32u
+
+enum sim_wait {
+	SIM_RUNNABLE,
+	SIM_WAITS_MUTEX,
+	SIM_WAITS_EVENT,
+	SIM_WAITS_FAULT,	/* for its fault to be woken */
+	SIM_WAITS_LOOP,		/* in mkw__os_loop_wait() */
+	SIM_WAITS_JOIN,
+	SIM_WAITS_WORK,		/* the disk: nothing in flight */
+	SIM_WAITS_SETTLED,
+	SIM_ENDED,
+};
+
+enum sim_kind {
+	SIM_APP,	/* started by the scenario */
+	SIM_ENGINE,	/* started by mkw__os_thread_start() */
+	SIM_DEVICE,	/* the disk */
+};
+
+struct sim_task {
+	/* First: mkw__os_self() and threads are known by it. */
+	struct mkw__os_task record;
+	unsigned id;
+	enum sim_kind kind;
+	const char *name;
+	void (*fn)(void *arg);
+	void *arg;
+	enum sim_wait wait;
+	const void *on;		/* what it waits for */
+	uint64_t deadline;	/* SIM_WAITS_LOOP; UINT64_MAX: none */
+	uintptr_t fault_addr;	/* SIM_WAITS_FAULT */
+	bool fault_write;
+	bool in_handler;	/* in the in-thread fault handler */
+	unsigned masked;	/* nested mkw__os_signals_block() */
+	const char *label;	/* of the last mkw__os_step() */
+	unsigned run_index;	/* in the list of runnable tasks */
+	void *sp;
+	char *stack;
+	void *fiber;		/* TSan's */
+	void *fake_stack;	/* ASan's */
+};
+
+/* ---- task.c ----------------------------------------------------------- */
+
+struct sim_task *sim_task_self(void);
+struct sim_task *sim_task_get(unsigned id);
+unsigned sim_task_count(void);
+struct sim_task *sim_task_start(const char *name, enum sim_kind kind,
+				void (*fn)(void *arg), void *arg);
+/* A scheduling point that is not a step of the story. */
+void sim_point(void);
+/* Leaves the processor until sim_wake(). */
+void sim_block(enum sim_wait wait, const void *on);
+void sim_wake(struct sim_task *t);
+const struct sim_config *sim_config(void);
+uint64_t sim_clock_ns(void);
+/* Random numbers of the machine's own oddities: true once in n. */
+uint64_t sim_env_random(uint64_t below);
+bool sim_odd(unsigned n);
+
+/* ---- trace.c ---------------------------------------------------------- */
+
+/* Records a step of the current task; a format that begins with '.' is minor. */
+void sim_trace(const char *fmt, uint64_t a, uint64_t b, uint64_t c);
+void sim_trace_label(const char *what);
+void sim_trace_reset(void);
+uint64_t sim_trace_hash(void);
+/* A pointer as a number that is the same in every run. */
+uint64_t sim_name_of(const void *p);
+
+/* ---- arena.c ---------------------------------------------------------- */
+
+void sim_arena_reset(void);
+/* How many blocks and regions are not given back. */
+unsigned sim_arena_live(char *list, size_t size);
+uint64_t sim_arena_offset(const void *p);
+/* The machine's own memory, gone with the run; zero. */
+void *sim_machine_alloc(size_t len);
+
+/* ---- mmu.c, loop.c, disk.c -------------------------------------------- */
+
+void sim_mmu_reset(void);
+void sim_mmu_print(void);
+/* What the engine left behind, or NULL. */
+const char *sim_mmu_left(void);
+/* Moves at most max fault messages out of mmu's queue. */
+unsigned sim_mmu_read(struct mkw__os_mmu *mmu, struct mkw__os_fault *msgs,
+		      unsigned max);
+bool sim_mmu_pending(struct mkw__os_mmu *mmu);
+void sim_mmu_attach(struct mkw__os_mmu *mmu, struct mkw__os_loop *l);
+/* A message has come for a mmu that l watches. */
+void sim_loop_notify(struct mkw__os_loop *l);
+/* An I/O is in flight; it ends, with its callback in the loop's next wait. */
+void sim_loop_started(struct mkw__os_loop *l);
+void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
+unsigned sim_loops_open(void);
+void sim_loop_reset(void);
+void sim_disk_reset(void);
+void sim_disk_print(void);
+
+#endif /* SIM_MACHINE_H */

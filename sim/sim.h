@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sim.h: the simulated machine, as scenarios and its own tests see it.
+ *
+ * One run (sim_run()) is a machine that is switched on, runs a root task and
+ * whatever that starts, and is switched off when the root returns. All tasks
+ * share one thread of the host; at every step (a lock, a store, a page-table
+ * change, eight bytes of a copy, ...) the scheduler chooses who goes on. One
+ * 64-bit seed decides everything, so a run can be had again, bit by bit.
+ *
+ *   tasks, time, locks, events        task.c
+ *   what happened                     trace.c
+ *   memory of the engine              arena.c
+ *   address space, frames, faults     mmu.c
+ *   event loops                       loop.c
+ *   the disk                          disk.c
+ *   judging histories                 history.c
+ *
+ * A violation (deadlock, livelock, a panic of the engine, a broken contract of
+ * os.h or store.h, a scenario's own judgement) ends the run at once: tasks are
+ * abandoned where they stand, so that their state can be printed.
+ */
+#ifndef SIM_H
+#define SIM_H
+
+#include "os/os.h"
+#include "store/store.h"
+
+/* ---- running ---------------------------------------------------------- */
+
+/*
+ * Who runs next. tasks[0..n) are the numbers of those that can, current the
+ * index of the one that runs now, or n when it cannot go on. Returns an index.
+ */
+struct sim_scheduler {
+	unsigned (*choose)(struct sim_scheduler *s, const uint8_t *tasks,
+			   unsigned n, unsigned current);
+};
+
+struct sim_config {
+	uint64_t seed;
+	size_t page_size;	/* 0: 64 bytes */
+	uint64_t step_limit;	/* 0: 400,000; more is called a livelock */
+	bool oddities;		/* spurious EAGAIN, short counts */
+	bool trace;		/* print every step as it happens */
+	struct sim_scheduler *scheduler; /* NULL: random, by the seed */
+};
+
+struct sim_result {
+	bool violated;
+	char message[2048];
+	uint64_t steps;
+	uint64_t hash;		/* of every step and its arguments */
+};
+
+/* Runs root(arg) on a fresh machine. True: no violation. */
+bool sim_run(const struct sim_config *cfg, void (*root)(void *arg), void *arg,
+	     struct sim_result *res);
+
+/* Prints the steps of the last run, as many as were kept; all: minor ones too. */
+void sim_print_story(bool all);
+/* Prints every task, what it waits for, page tables, frames and disk. */
+void sim_print_state(void);
+
+/* ---- inside a run ----------------------------------------------------- */
+
+_Noreturn void sim_violation(const char *fmt, ...)
+	__attribute__((format(printf, 1, 2)));
+
+/* An application task; its number. name: kept by reference. */
+unsigned sim_spawn(const char *name, void (*fn)(void *arg), void *arg);
+/* Waits until the task has returned. */
+void sim_join(unsigned task);
+unsigned sim_self(void);
+
+/* A scheduling point, and a line of the story. Up to three %llx or %llu. */
+void sim_step(const char *fmt, uint64_t a, uint64_t b, uint64_t c);
+/* The number of the last step: a clock that orders events. */
+uint64_t sim_now(void);
+/* Lets every other task run until nothing but time could go on. */
+void sim_settle(void);
+
+/* Random numbers for a scenario's choices. below > 0. */
+uint64_t sim_random(uint64_t below);
+
+/* ---- accesses of application code ------------------------------------- */
+
+enum sim_outcome { SIM_OK, SIM_BUS, SIM_SEGV };
+
+/* One aligned word. The task sleeps in a fault as long as nobody serves it. */
+enum sim_outcome sim_load(uintptr_t addr, uint64_t *value);
+enum sim_outcome sim_store(uintptr_t addr, uint64_t value);
+
+/* Is the address one of the simulated address space? */
+bool sim_is_fake(uintptr_t addr);
+
+/* Counters of the run, for tests of scenarios. */
+struct sim_counts {
+	uint64_t faults, handler_calls, messages, drops;
+};
+extern struct sim_counts sim_counts;
+
+/* ---- the disk --------------------------------------------------------- */
+
+#define SIM_BLOCK 16u	/* bytes that are written in one piece */
+
+struct sim_disk;
+
+/* A disk file of len bytes, zero, nothing allocated. Lives until the run ends. */
+struct sim_disk *sim_disk_create(uint64_t len);
+/* A store onto it, for mkw__file_attach(). */
+struct mkw__store *sim_disk_store(struct sim_disk *d);
+/* Straight to the platter, no scheduling points. */
+uint64_t sim_disk_peek(struct sim_disk *d, uint64_t off);
+void sim_disk_poke(struct sim_disk *d, uint64_t off, uint64_t value);
+bool sim_disk_allocated(struct sim_disk *d, uint64_t off);
+uint64_t sim_disk_len(struct sim_disk *d);
+/* The nth read (write) from now on fails with -EIO; 0: none. */
+void sim_disk_fail_read(struct sim_disk *d, unsigned nth);
+void sim_disk_fail_write(struct sim_disk *d, unsigned nth);
+/*
+ * Hold the engine to store.h: a punch, zero or resize while a read or write of
+ * its range is under way is a violation. On by default.
+ */
+void sim_disk_strict(struct sim_disk *d, bool on);
+
+#endif /* SIM_H */

@@ -1,0 +1,706 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * task.c: tasks, the scheduler, and what tasks wait for each other with.
+ *
+ * A task runs until it comes to a step or blocks; then the scheduler chooses
+ * among those that can go on. Whoever blocks leaves the list of runnable tasks,
+ * and whoever ends the wait puts it back. A mutex is not handed over: its
+ * waiters become runnable and try again, so that every order is possible.
+ *
+ * Time stands still while anybody can run. When nobody can, it jumps to the
+ * next deadline of a loop; when there is none, or when time alone has run the
+ * engine's threads IDLE_LIMIT times and no application task came to a step, it
+ * is a deadlock.
+ *
+ * The random scheduler stays with the running task with a probability that the
+ * seed picks: some bugs need a switch at every step, others a long run.
+ */
+#include "sim/machine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "sim/switch.h"
+#include "sync/sync.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SIM_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SIM_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define SIM_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define SIM_TSAN 1
+#endif
+#ifdef SIM_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef SIM_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+#if defined(SIM_ASAN) || defined(SIM_TSAN)
+#define STACK_SIZE ((size_t)1 << 20)
+#else
+#define STACK_SIZE ((size_t)256 << 10)
+#endif
+#define STACK_GUARD ((size_t)64 << 10)
+#define STEP_LIMIT 400000u
+#define IDLE_LIMIT 256u
+
+static struct {
+	struct sim_config config;
+	struct sim_result *result;
+	struct sim_task tasks[SIM_TASKS_MAX];
+	unsigned task_count;
+	struct sim_task *current;	/* NULL: the host's own stack */
+	uint8_t runnable[SIM_TASKS_MAX];
+	unsigned runnable_count;
+	uint64_t clock_ns;
+	unsigned idle;		/* jumps of time since an application's step */
+	uint64_t steps;
+	uint64_t random_schedule, random_env, random_work;
+	uint64_t stay_mask;
+	void *host_sp;
+	void *host_fake_stack;
+	const void *host_stack;
+	size_t host_stack_size;
+	void *host_fiber;
+	struct sim_scheduler random;
+} m;
+
+struct sim_counts sim_counts;
+
+/* ---- random numbers --------------------------------------------------- */
+
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+static uint64_t random_below(uint64_t *state, uint64_t below)
+{
+	return ((next_random(state) >> 32) * below) >> 32;
+}
+
+uint64_t sim_random(uint64_t below)
+{
+	return random_below(&m.random_work, below);
+}
+
+uint64_t sim_env_random(uint64_t below)
+{
+	return random_below(&m.random_env, below);
+}
+
+bool sim_odd(unsigned n)
+{
+	return m.config.oddities && random_below(&m.random_env, n) == 0;
+}
+
+static unsigned choose_random(struct sim_scheduler *s, const uint8_t *tasks,
+			      unsigned n, unsigned current)
+{
+	uint64_t r = next_random(&m.random_schedule);
+
+	(void)s;
+	(void)tasks;
+	if (current < n && (r & m.stay_mask))
+		return current;
+	return (unsigned)(((r >> 32) * n) >> 32);
+}
+
+/* ---- switching -------------------------------------------------------- */
+
+struct sim_task *sim_task_self(void)
+{
+	if (!m.current) {
+		fprintf(stderr, "mkwrite-sim: the simulated machine is used outside a run\n");
+		abort();
+	}
+	return m.current;
+}
+
+struct sim_task *sim_task_get(unsigned id)
+{
+	return &m.tasks[id];
+}
+
+unsigned sim_task_count(void)
+{
+	return m.task_count;
+}
+
+unsigned sim_self(void)
+{
+	return sim_task_self()->id;
+}
+
+const struct sim_config *sim_config(void)
+{
+	return &m.config;
+}
+
+/* The sanitizers are told of each switch, and where the new stack lies. */
+static void arrived(void *fake_stack, bool from_host)
+{
+#ifdef SIM_ASAN
+	__sanitizer_finish_switch_fiber(fake_stack,
+					from_host ? &m.host_stack : NULL,
+					from_host ? &m.host_stack_size : NULL);
+#else
+	(void)fake_stack;
+	(void)from_host;
+#endif
+}
+
+static bool left_host;
+
+static void task_main(void)
+{
+	struct sim_task *t = m.current;
+
+	arrived(NULL, left_host);
+	left_host = false;
+	t->fn(t->arg);
+	if (t->masked)
+		sim_violation("task %s ends with signals blocked", t->name);
+	sim_trace(".ends", 0, 0, 0);
+	sim_block(SIM_ENDED, NULL);
+	abort();
+}
+
+static void switch_to(struct sim_task *to)
+{
+	struct sim_task *from = m.current;
+
+	if (from == to)
+		return;
+	m.current = to;
+#ifdef SIM_TSAN
+	__tsan_switch_to_fiber(to->fiber, 0);
+#endif
+#ifdef SIM_ASAN
+	__sanitizer_start_switch_fiber(&from->fake_stack, to->stack, STACK_SIZE);
+#endif
+	sim_switch(&from->sp, to->sp);
+	arrived(from->fake_stack, false);
+}
+
+/* Back to sim_run(), for good. */
+static _Noreturn void leave(void)
+{
+	void *unused;
+
+	m.current = NULL;
+#ifdef SIM_TSAN
+	__tsan_switch_to_fiber(m.host_fiber, 0);
+#endif
+#ifdef SIM_ASAN
+	__sanitizer_start_switch_fiber(NULL, m.host_stack, m.host_stack_size);
+#endif
+	sim_switch(&unused, m.host_sp);
+	abort();
+}
+
+void sim_violation(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!m.current) {
+		fprintf(stderr, "mkwrite-sim: violation outside a run\n");
+		abort();
+	}
+	va_start(ap, fmt);
+	vsnprintf(m.result->message, sizeof(m.result->message), fmt, ap);
+	va_end(ap);
+	m.result->violated = true;
+	leave();
+}
+
+void mkw__os_panic(const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	sim_violation("the engine gives up in task %s: %s",
+		      sim_task_self()->name, text);
+}
+
+/* ---- the scheduler ---------------------------------------------------- */
+
+static void runnable_add(struct sim_task *t)
+{
+	t->wait = SIM_RUNNABLE;
+	t->run_index = m.runnable_count;
+	m.runnable[m.runnable_count++] = (uint8_t)t->id;
+}
+
+static void runnable_remove(struct sim_task *t)
+{
+	unsigned last = m.runnable[--m.runnable_count];
+
+	m.runnable[t->run_index] = (uint8_t)last;
+	m.tasks[last].run_index = t->run_index;
+}
+
+void sim_wake(struct sim_task *t)
+{
+	if (t->wait != SIM_RUNNABLE && t->wait != SIM_ENDED)
+		runnable_add(t);
+}
+
+static struct sim_task *waiting_for(enum sim_wait wait)
+{
+	for (unsigned i = 0; i < m.task_count; i++)
+		if (m.tasks[i].wait == wait)
+			return &m.tasks[i];
+	return NULL;
+}
+
+/* Nobody can run: lets time go on until somebody can. */
+static void idle(void)
+{
+	struct sim_task *first = waiting_for(SIM_WAITS_SETTLED);
+
+	if (first) {
+		sim_wake(first);
+		return;
+	}
+	for (unsigned i = 0; i < m.task_count; i++) {
+		struct sim_task *t = &m.tasks[i];
+
+		if (t->wait == SIM_WAITS_LOOP && t->deadline != UINT64_MAX &&
+		    (!first || t->deadline < first->deadline))
+			first = t;
+	}
+	if (!first || ++m.idle > IDLE_LIMIT)
+		sim_violation("deadlock: no task can go on%s",
+			      first ? ", and time does not help" : "");
+	if (m.clock_ns < first->deadline)
+		m.clock_ns = first->deadline;
+	sim_wake(first);
+}
+
+static void schedule(void)
+{
+	struct sim_scheduler *s = m.config.scheduler;
+	struct sim_task *self = m.current;
+	unsigned n, current;
+
+	while (!m.runnable_count)
+		idle();
+	n = m.runnable_count;
+	current = self->wait == SIM_RUNNABLE ? self->run_index : n;
+	switch_to(&m.tasks[m.runnable[s->choose(s, m.runnable, n, current)]]);
+}
+
+void sim_point(void)
+{
+	uint64_t limit = m.config.step_limit ? m.config.step_limit : STEP_LIMIT;
+	struct sim_task *self = sim_task_self();
+
+	if (++m.steps > limit)
+		sim_violation("livelock: %llu steps and no end",
+			      (unsigned long long)limit);
+	schedule();
+	if (self->kind == SIM_APP)
+		m.idle = 0;
+}
+
+void sim_step(const char *fmt, uint64_t a, uint64_t b, uint64_t c)
+{
+	sim_point();
+	sim_trace(fmt, a, b, c);
+}
+
+void sim_block(enum sim_wait wait, const void *on)
+{
+	struct sim_task *self = sim_task_self();
+
+	self->wait = wait;
+	self->on = on;
+	runnable_remove(self);
+	if (wait == SIM_ENDED)
+		for (unsigned i = 0; i < m.task_count; i++)
+			if (m.tasks[i].wait == SIM_WAITS_JOIN &&
+			    m.tasks[i].on == self)
+				sim_wake(&m.tasks[i]);
+	schedule();
+	self->on = NULL;
+}
+
+uint64_t sim_clock_ns(void)
+{
+	return m.clock_ns;
+}
+
+void sim_settle(void)
+{
+	sim_block(SIM_WAITS_SETTLED, NULL);
+}
+
+/* ---- tasks ------------------------------------------------------------ */
+
+static void stack_get(struct sim_task *t)
+{
+	if (!t->stack) {
+		char *p = mmap(NULL, STACK_GUARD + STACK_SIZE,
+			       PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (p == MAP_FAILED || mprotect(p, STACK_GUARD, PROT_NONE)) {
+			fprintf(stderr, "mkwrite-sim: no memory for the stack of a simulated task\n");
+			exit(2);
+		}
+		t->stack = p + STACK_GUARD;
+	}
+#ifdef SIM_ASAN
+	/* Its last owner may have been abandoned in the middle of a frame. */
+	ASAN_UNPOISON_MEMORY_REGION(t->stack, STACK_SIZE);
+#endif
+#ifdef SIM_TSAN
+	if (t->fiber)
+		__tsan_destroy_fiber(t->fiber);
+	t->fiber = __tsan_create_fiber(0);
+#endif
+	t->sp = sim_context(t->stack, STACK_SIZE, task_main);
+}
+
+struct sim_task *sim_task_start(const char *name, enum sim_kind kind,
+				void (*fn)(void *arg), void *arg)
+{
+	struct sim_task *t;
+	char *stack;
+	void *fiber;
+
+	if (m.task_count == SIM_TASKS_MAX)
+		sim_violation("the simulated machine has room for %u tasks only",
+			      SIM_TASKS_MAX);
+	t = &m.tasks[m.task_count];
+	stack = t->stack;
+	fiber = t->fiber;
+	*t = (struct sim_task){
+		.id = m.task_count, .name = name, .kind = kind, .fn = fn,
+		.arg = arg, .stack = stack, .fiber = fiber,
+		.deadline = UINT64_MAX,
+	};
+	stack_get(t);
+	m.task_count++;
+	runnable_add(t);
+	return t;
+}
+
+unsigned sim_spawn(const char *name, void (*fn)(void *arg), void *arg)
+{
+	struct sim_task *t = sim_task_start(name, SIM_APP, fn, arg);
+
+	sim_step("starts", 0, 0, 0);
+	return t->id;
+}
+
+void sim_join(unsigned task)
+{
+	sim_point();
+	while (m.tasks[task].wait != SIM_ENDED)
+		sim_block(SIM_WAITS_JOIN, &m.tasks[task]);
+}
+
+/* A thread of the engine is its task; the record comes first in both. */
+int mkw__os_thread_start(struct mkw__os_thread **out, const char *name,
+			 void (*fn)(void *arg), void *arg)
+{
+	*out = (struct mkw__os_thread *)sim_task_start(name, SIM_ENGINE, fn, arg);
+	sim_step(".thread_start", 0, 0, 0);
+	return 0;
+}
+
+void mkw__os_thread_join(struct mkw__os_thread *t)
+{
+	sim_join(((struct sim_task *)t)->id);
+}
+
+struct mkw__os_task *mkw__os_self(void)
+{
+	return &sim_task_self()->record;
+}
+
+void mkw__os_step(const char *what)
+{
+	sim_point();
+	m.current->label = what;
+	sim_trace_label(what);
+}
+
+uint64_t mkw__os_now_ns(void)
+{
+	return m.clock_ns;
+}
+
+void mkw__os_signals_block(struct mkw__os_sigmask *saved)
+{
+	saved->bits = sim_task_self()->masked++;
+}
+
+void mkw__os_signals_restore(const struct mkw__os_sigmask *saved)
+{
+	struct sim_task *self = sim_task_self();
+
+	if (saved->bits + 1 != self->masked)
+		sim_violation("task %s: signals_restore() does not pair with signals_block()",
+			      self->name);
+	self->masked--;
+}
+
+/* ---- mutex and event -------------------------------------------------- */
+
+static void wake_waiters(enum sim_wait wait, const void *on)
+{
+	for (unsigned i = 0; i < m.task_count; i++)
+		if (m.tasks[i].wait == wait && m.tasks[i].on == on)
+			sim_wake(&m.tasks[i]);
+}
+
+/* The word of a mutex: 0, or the number of its owner's task plus one. */
+static uint32_t word_get(_Atomic uint32_t *word)
+{
+	return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static void word_set(_Atomic uint32_t *word, uint32_t v)
+{
+	atomic_store_explicit(word, v, memory_order_relaxed);
+}
+
+void mkw__os_mutex_lock(struct mkw__os_mutex *mutex)
+{
+	struct sim_task *self = sim_task_self();
+
+	sim_point();
+	while (word_get(&mutex->word)) {
+		if (word_get(&mutex->word) == self->id + 1)
+			sim_violation("task %s locks a mutex that it holds",
+				      self->name);
+		sim_trace(".mutex %llx is taken: sleeps", sim_name_of(mutex), 0, 0);
+		sim_block(SIM_WAITS_MUTEX, mutex);
+	}
+	word_set(&mutex->word, self->id + 1);
+	sim_trace(".mutex %llx locked", sim_name_of(mutex), 0, 0);
+}
+
+bool mkw__os_mutex_trylock(struct mkw__os_mutex *mutex)
+{
+	bool got;
+
+	sim_point();
+	got = !word_get(&mutex->word);
+	if (got)
+		word_set(&mutex->word, m.current->id + 1);
+	sim_trace(".mutex %llx trylock: %llu", sim_name_of(mutex), got, 0);
+	return got;
+}
+
+void mkw__os_mutex_unlock(struct mkw__os_mutex *mutex)
+{
+	struct sim_task *self = sim_task_self();
+
+	if (word_get(&mutex->word) != self->id + 1)
+		sim_violation("task %s unlocks a mutex that it does not hold",
+			      self->name);
+	word_set(&mutex->word, 0);
+	sim_trace(".mutex %llx unlocked", sim_name_of(mutex), 0, 0);
+	wake_waiters(SIM_WAITS_MUTEX, mutex);
+	sim_point();
+}
+
+void mkw__os_event_wait(struct mkw__os_event *ev)
+{
+	sim_point();
+	if (word_get(&ev->word))
+		return;
+	for (unsigned i = 0; i < m.task_count; i++)
+		if (m.tasks[i].wait == SIM_WAITS_EVENT && m.tasks[i].on == ev)
+			sim_violation("an event has two waiters, %s and %s",
+				      m.tasks[i].name, m.current->name);
+	sim_trace("waits for an event", sim_name_of(ev), 0, 0);
+	while (!word_get(&ev->word))
+		sim_block(SIM_WAITS_EVENT, ev);
+}
+
+void mkw__os_event_set(struct mkw__os_event *ev)
+{
+	sim_point();
+	word_set(&ev->word, 1);
+	sim_trace(".event %llx set", sim_name_of(ev), 0, 0);
+	wake_waiters(SIM_WAITS_EVENT, ev);
+}
+
+void mkw__os_event_reset(struct mkw__os_event *ev)
+{
+	word_set(&ev->word, 0);
+}
+
+/* ---- state, for a person ---------------------------------------------- */
+
+static const char *const rank_names[] = {
+#define MKW_RANK(name, many, guards, path) #name,
+#include "sync/rank.def"
+#undef MKW_RANK
+};
+
+static void print_wait(const struct sim_task *t)
+{
+	unsigned owner;
+
+	switch (t->wait) {
+	case SIM_RUNNABLE:
+		printf("can run");
+		break;
+	case SIM_WAITS_MUTEX:
+		owner = word_get(&((struct mkw__os_mutex *)t->on)->word);
+		printf("waits for a mutex held by %s",
+		       owner ? m.tasks[owner - 1].name : "nobody");
+		break;
+	case SIM_WAITS_EVENT:
+		printf("waits for an event that nobody has set");
+		break;
+	case SIM_WAITS_FAULT:
+		printf("sleeps in its %s fault at %#llx",
+		       t->fault_write ? "write" : "read",
+		       (unsigned long long)t->fault_addr);
+		break;
+	case SIM_WAITS_LOOP:
+		printf("waits in its event loop");
+		break;
+	case SIM_WAITS_JOIN:
+		printf("waits for the end of %s",
+		       ((const struct sim_task *)t->on)->name);
+		break;
+	case SIM_WAITS_WORK:
+		printf("has no I/O to do");
+		break;
+	case SIM_WAITS_SETTLED:
+		printf("waits for quiet");
+		break;
+	case SIM_ENDED:
+		printf("has ended");
+		break;
+	}
+}
+
+static void print_task(const struct sim_task *t)
+{
+	printf("  %-9s ", t->name);
+	print_wait(t);
+	if (t->wait != SIM_ENDED)
+		for (int r = 0; r < MKW__RANK_COUNT; r++)
+			if (t->record.words[r])
+				printf(", holds %s", rank_names[r]);
+	if (t->in_handler)
+		printf(", in the fault handler");
+	if (t->label && t->wait != SIM_ENDED)
+		printf(" (last: %s)", t->label);
+	putchar('\n');
+}
+
+void sim_print_state(void)
+{
+	printf("tasks:\n");
+	for (unsigned i = 0; i < m.task_count; i++)
+		print_task(&m.tasks[i]);
+	sim_mmu_print();
+	sim_disk_print();
+}
+
+/* ---- a run ------------------------------------------------------------ */
+
+static void (*root_fn)(void *arg);
+
+static void root_main(void *arg)
+{
+	char list[512];
+
+	root_fn(arg);
+	for (unsigned i = 1; i < m.task_count; i++)
+		if (m.tasks[i].wait != SIM_ENDED &&
+		    m.tasks[i].kind != SIM_DEVICE)
+			sim_violation("task %s is still there at the end",
+				      m.tasks[i].name);
+	if (sim_mmu_left() || sim_loops_open())
+		sim_violation("%s is still there at the end",
+			      sim_mmu_left() ? sim_mmu_left() : "an event loop");
+	if (sim_arena_live(list, sizeof(list)))
+		sim_violation("memory leak: %s%s",
+			      list[0] ? list : "", list[0] ? "" : "reserved regions");
+	leave();
+}
+
+static void reset(const struct sim_config *cfg, struct sim_result *res)
+{
+	uint64_t seed = cfg->seed;
+
+	m.config = *cfg;
+	if (!m.config.page_size)
+		m.config.page_size = 64;
+	m.random.choose = choose_random;
+	if (!m.config.scheduler)
+		m.config.scheduler = &m.random;
+	m.random_schedule = next_random(&seed);
+	m.random_env = next_random(&seed);
+	m.random_work = next_random(&seed);
+	m.stay_mask = ((uint64_t)1 << random_below(&m.random_env, 4)) - 1;
+	m.result = res;
+	m.task_count = m.runnable_count = m.idle = 0;
+	m.steps = 0;
+	m.clock_ns = 1000000000;
+	memset(res, 0, sizeof(*res));
+	memset(&sim_counts, 0, sizeof(sim_counts));
+	sim_trace_reset();
+	sim_arena_reset();
+	sim_mmu_reset();
+	sim_loop_reset();
+	sim_disk_reset();
+}
+
+bool sim_run(const struct sim_config *cfg, void (*root)(void *arg), void *arg,
+	     struct sim_result *res)
+{
+	struct sim_task *t;
+
+	reset(cfg, res);
+	root_fn = root;
+	t = sim_task_start("main", SIM_APP, root_main, arg);
+	left_host = true;
+#ifdef SIM_TSAN
+	m.host_fiber = __tsan_get_current_fiber();
+	__tsan_switch_to_fiber(t->fiber, 0);
+#endif
+#ifdef SIM_ASAN
+	__sanitizer_start_switch_fiber(&m.host_fake_stack, t->stack, STACK_SIZE);
+#endif
+	m.current = t;
+	sim_switch(&m.host_sp, t->sp);
+	arrived(m.host_fake_stack, false);
+	res->steps = m.steps;
+	res->hash = sim_trace_hash();
+	return !res->violated;
+}
+
+size_t mkw__os_page_size(void)
+{
+	return m.config.page_size ? m.config.page_size : 64;
+}
