@@ -1,0 +1,73 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# cli.sh MKWRITE: a wrong command line ends with status 2 and a message that names
+# the wrong word; --help and --version end well.
+set -u
+mkwrite=$1
+bad=0
+refused() { # word, arguments
+	word=$1
+	shift
+	said=$("$mkwrite" "$@" 2>&1 >/dev/null)
+	status=$?
+	[ $status -eq 2 ] || {
+		echo "mkwrite $*: exit status $status, not 2"
+		bad=1
+	}
+	case $said in
+	*"$word"*) ;;
+	*)
+		echo "mkwrite $*: \"$word\" is not in the message: $said"
+		bad=1
+		;;
+	esac
+}
+answered() { # pattern, arguments
+	pattern=$1
+	shift
+	said=$("$mkwrite" "$@") || {
+		echo "mkwrite $*: exit status $?"
+		bad=1
+	}
+	case $said in
+	*"$pattern"*) ;;
+	*)
+		echo "mkwrite $*: \"$pattern\" is not in: $said"
+		bad=1
+		;;
+	esac
+}
+
+answered usage --help
+answered "mkwrite 0." --version
+refused missing
+refused chekc chekc
+refused --frob --frob
+
+answered usage check --help
+refused --frob check --frob .
+refused nosuchdir check ./nosuchdir
+refused soon check --seconds soon .
+
+answered usage bench --help
+refused --frob bench --frob .
+refused DIR bench
+refused many bench --rounds many .
+refused "0" bench --rounds 0 .
+refused rand-read bench rand-read .
+refused nosuchdir bench ./nosuchdir
+
+if [ -x "$(dirname "$mkwrite")/mkwrite-sim" ]; then
+	answered usage sim --help
+	refused --frob sim --frob
+	refused sometimes sim --scenario fault-vs-punch --policy sometimes
+	refused fault-vs-lunch sim --scenario fault-vs-lunch --policy retry
+fi
+# Where there is no simulator, that is said, with where it was looked for.
+alone=$(mktemp -d) || exit 1
+cp "$mkwrite" "$alone/mkwrite"
+mkwrite=$alone/mkwrite
+refused "$alone/mkwrite-sim" sim
+rm -rf "$alone"
+exit $bad
