@@ -9,6 +9,12 @@
 #include "mkwrite/mkwrite.h"
 #include "store/store.h"
 
+/* As the public functions, the options being valid and complete. */
+int mkw__engine_open(const struct mkw_engine_options *opt,
+		     struct mkw_engine **out);
+int mkw__engine_close(struct mkw_engine *engine);
+void mkw__engine_stats(struct mkw_engine *engine, struct mkw_stats *st);
+
 /*
  * Opens a file on a store of any kind. The store is consumed: closed on error,
  * and when the last handle and mapping are gone; or at once when the engine has

@@ -175,6 +175,18 @@ struct mkw__flusher {
 	_Atomic bool stop;
 };
 
+struct mkw__wb;
+
+/* A device write of dirty pages under way; it lasts as long as its buffer. */
+struct mkw__wb_io {
+	struct mkw__os_io io;
+	struct mkw__wb *wb;
+	struct mkw__inode *inode;	/* pinned */
+	struct mkw__buf *buf;
+	uint64_t first;
+	size_t pages;
+};
+
 /* ---- engine ----------------------------------------------------------- */
 
 struct mkw__counters {
@@ -205,6 +217,8 @@ struct mkw_engine {
 	struct mkw__pager pager;
 	struct mkw__flusher flusher;
 	struct mkw__counters count;
+	/* One for each buffer: what its device write is. writeback.c */
+	struct mkw__wb_io wb_ios[MKW__BUFFERS];
 };
 
 static inline uint64_t mkw__page_of(const struct mkw_engine *e, uint64_t off)

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public functions: what they check before core sees a call.
+ *
+ * Every argument error is found here, before anything is locked or changed.
+ * Signals are blocked around whatever takes a lock, so that no handler of the
+ * application runs in a thread that holds one: it might touch a mapping, and the
+ * fault would wait for the very lock (ubuf.c does so itself for reads and writes,
+ * since there a part must run with signals open). Opening by name or descriptor
+ * is in open.c.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/engine.h"
+
+/* The most that one read or write moves, as Linux has it (read(2)). */
+#define RW_MAX ((size_t)0x7ffff000)
+#define OFF_MAX INT64_MAX
+
+static bool page_aligned(uint64_t value)
+{
+	return !(value & (mkw__os_page_size() - 1));
+}
+
+/* [off, off + len) lies within what off_t can say. */
+static bool range_ok(off_t off, uint64_t len)
+{
+	return off >= 0 && len <= (uint64_t)OFF_MAX - (uint64_t)off;
+}
+
+/* ---- engine ----------------------------------------------------------- */
+
+int mkw_engine_open(const struct mkw_engine_options *opt,
+		    struct mkw_engine **out)
+{
+	struct mkw_engine_options o = MKW_ENGINE_OPTIONS_INIT;
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!out || (opt && opt->size != sizeof(o)))
+		return -EINVAL;
+	if (opt)
+		o = *opt;
+	if (o.policy > MKW_POLICY_INVALIDATE ||
+	    (o.cache_bytes && o.cache_bytes < MKW_CACHE_BYTES_MIN))
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__engine_open(&o, out);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_engine_close(struct mkw_engine *engine)
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!engine)
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__engine_close(engine);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_engine_stats(struct mkw_engine *engine, struct mkw_stats *st)
+{
+	struct mkw__os_sigmask mask;
+	struct mkw_stats all;
+	size_t size;
+
+	if (!engine || !st || st->size < offsetof(struct mkw_stats, reserved))
+		return -EINVAL;
+	size = st->size;
+	mkw__os_signals_block(&mask);
+	mkw__engine_stats(engine, &all);
+	mkw__os_signals_restore(&mask);
+	memcpy(st, &all, mkw__min(size, sizeof(all)));
+	st->size = size;
+	return 0;
+}
+
+const char *mkw_version(void)
+{
+	return "0.1.0";
+}
+
+/* ---- reading and writing ---------------------------------------------- */
+
+static int check_rw(struct mkw_file *file, size_t *len, off_t off,
+		    unsigned flags)
+{
+	uint32_t align;
+
+	if (!file || (flags & ~(MKW_DIRECT | MKW_NOWAIT)))
+		return -EINVAL;
+	*len = mkw__min(*len, RW_MAX);
+	if (!range_ok(off, *len))
+		return -EINVAL;
+	align = file->inode->store->direct_align;
+	if ((flags & MKW_DIRECT) && ((uint64_t)off % align || *len % align))
+		return -EINVAL;
+	return 0;
+}
+
+ssize_t mkw_pread(struct mkw_file *file, void *buf, size_t len, off_t off,
+		  unsigned flags)
+{
+	int r = check_rw(file, &len, off, flags);
+
+	if (r || !len)
+		return r;
+	return mkw__ubuf_read(file->inode, buf, len, off, flags);
+}
+
+ssize_t mkw_pwrite(struct mkw_file *file, const void *buf, size_t len,
+		   off_t off, unsigned flags)
+{
+	int r = check_rw(file, &len, off, flags);
+
+	if (r)
+		return r;
+	if (!file->writable)
+		return -EBADF;
+	if (!len)
+		return 0;
+	return mkw__ubuf_write(file->inode, buf, len, off, flags);
+}
+
+/* ---- size and blocks -------------------------------------------------- */
+
+int mkw_truncate(struct mkw_file *file, off_t size)
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!file || size < 0)
+		return -EINVAL;
+	if (!file->writable)
+		return -EBADF;
+	mkw__os_signals_block(&mask);
+	r = mkw__size_set(file->inode, size);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_fallocate(struct mkw_file *file, int mode, off_t off, off_t len)
+{
+	struct mkw__os_sigmask mask;
+	bool keep = mode & FALLOC_FL_KEEP_SIZE;
+	int r;
+
+	if (!file || len <= 0 || !range_ok(off, len))
+		return -EINVAL;
+	if (!file->writable)
+		return -EBADF;
+	mkw__os_signals_block(&mask);
+	switch (mode) {
+	case 0:
+	case FALLOC_FL_KEEP_SIZE:
+		r = mkw__size_allocate(file->inode, off, len, keep);
+		break;
+	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+		r = mkw__hole_punch(file->inode, off, len);
+		break;
+	case FALLOC_FL_ZERO_RANGE:
+	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+		r = mkw__hole_zero(file->inode, off, len, keep);
+		break;
+	default:
+		r = -EOPNOTSUPP;
+	}
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int64_t mkw_seek(struct mkw_file *file, off_t off, int whence)
+{
+	struct mkw__os_sigmask mask;
+	int64_t r;
+
+	if (!file || off < 0 || (whence != SEEK_DATA && whence != SEEK_HOLE))
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__query_seek(file->inode, off, whence == SEEK_DATA);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int64_t mkw_size(struct mkw_file *file)
+{
+	if (!file)
+		return -EINVAL;
+	return atomic_load_explicit(&file->inode->size, memory_order_acquire);
+}
+
+int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info)
+{
+	struct mkw_file_info all = MKW_FILE_INFO_INIT;
+	size_t size;
+
+	if (!file || !info ||
+	    info->size < offsetof(struct mkw_file_info, direct))
+		return -EINVAL;
+	size = info->size;
+	all.direct_align = file->inode->store->direct_align;
+	all.direct = file->inode->store->direct;
+	all.page_size = file->inode->engine->page;
+	memcpy(info, &all, mkw__min(size, sizeof(all)));
+	info->size = size;
+	return 0;
+}
+
+int mkw_sync(struct mkw_file *file)
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!file)
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__wb_sync(file);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_file_close(struct mkw_file *file)
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!file)
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__file_close(file);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+/* ---- mappings --------------------------------------------------------- */
+
+int mkw_map(struct mkw_file *file, void *hint, size_t len, int prot,
+	    unsigned flags, off_t off, void **addr)
+{
+	const unsigned fixed = MKW_MAP_FIXED | MKW_MAP_FIXED_NOREPLACE;
+	struct mkw__os_sigmask mask;
+	uintptr_t at;
+	int r;
+
+	if (!file || !addr || !len || !range_ok(off, len) ||
+	    len > SIZE_MAX - mkw__os_page_size() || !page_aligned(off) ||
+	    !page_aligned((uintptr_t)hint) ||
+	    (flags & ~(MKW_MAP_INLINE | fixed)) || (flags & fixed) == fixed ||
+	    ((flags & fixed) && !hint) ||
+	    (prot != PROT_READ && prot != (PROT_READ | PROT_WRITE)))
+		return -EINVAL;
+	if ((prot & PROT_WRITE) && !file->writable)
+		return -EACCES;
+	mkw__os_signals_block(&mask);
+	r = mkw__map_create(file, (uintptr_t)hint, len, prot & PROT_WRITE,
+			    flags, off, &at);
+	mkw__os_signals_restore(&mask);
+	if (!r)
+		*addr = (void *)at;
+	return r;
+}
+
+int mkw_unmap(void *addr, size_t len)
+{
+	struct mkw__os_sigmask mask;
+	size_t page = mkw__os_page_size();
+	int r;
+
+	if (!len || !page_aligned((uintptr_t)addr) || len > SIZE_MAX - page ||
+	    (uintptr_t)addr > UINTPTR_MAX - (len + page))
+		return -EINVAL;
+	len = (len + page - 1) & ~(page - 1);
+	mkw__os_signals_block(&mask);
+	r = mkw__map_remove((uintptr_t)addr, len);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_resident(struct mkw_file *file, off_t off, size_t len,
+		 unsigned char *vec)
+{
+	struct mkw__os_sigmask mask;
+	struct mkw_engine *e;
+
+	if (!file || !vec || !len || !range_ok(off, len) || !page_aligned(off))
+		return -EINVAL;
+	e = file->inode->engine;
+	mkw__os_signals_block(&mask);
+	mkw__query_resident(file->inode, mkw__page_of(e, off),
+			    mkw__pages_up(e, len), vec);
+	mkw__os_signals_restore(&mask);
+	return 0;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening a file of the host: the only place where the library names a store.
+ *
+ * O_TRUNC is done by the engine once it owns the file, not by open(2): a file that
+ * somebody else holds must not lose its contents to an -EBUSY.
+ */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "core/engine.h"
+
+static int attach(struct mkw_engine *engine, struct mkw__store *st,
+		  bool writable, bool truncate, struct mkw_file **out)
+{
+	struct mkw_file *file;
+	int r = mkw__file_attach(engine, st, writable, &file);
+
+	if (r)
+		return r;
+	if (truncate)
+		r = mkw__size_set(file->inode, 0);
+	if (r)
+		mkw__file_close(file);
+	else
+		*out = file;
+	return r;
+}
+
+int mkw_file_open(struct mkw_engine *engine, const char *path, int flags,
+		  mode_t mode, struct mkw_file **out)
+{
+	const int known = O_ACCMODE | O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC |
+			  O_NOFOLLOW;
+	int access = flags & O_ACCMODE;
+	struct mkw__os_sigmask mask;
+	struct mkw__store *st;
+	int r;
+
+	if (!engine || !path || !out || (flags & ~known) ||
+	    (access != O_RDONLY && access != O_RDWR) ||
+	    (access == O_RDONLY && (flags & O_TRUNC)))
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__hostfile_open(path, flags & ~O_TRUNC, mode, &st);
+	if (!r)
+		r = attach(engine, st, access == O_RDWR, flags & O_TRUNC, out);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_file_open_fd(struct mkw_engine *engine, int fd, struct mkw_file **out)
+{
+	struct mkw__os_sigmask mask;
+	struct mkw__store *st;
+	int r;
+
+	if (!engine || !out)
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__hostfile_open_fd(fd, &st);
+	if (!r)
+		r = attach(engine, st, !st->read_only, false, out);
+	mkw__os_signals_restore(&mask);
+	return r;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: opening, closing, counters, and a check of everything it holds.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/engine.h"
+
+#define CACHE_BYTES_DEFAULT ((uint64_t)256 << 20)
+#define WRITEBACK_AGE_MS_DEFAULT 5000u
+
+int mkw__engine_open(const struct mkw_engine_options *opt,
+		     struct mkw_engine **out)
+{
+	struct mkw__os_mmu_caps caps;
+	uint64_t bytes = opt->cache_bytes ? opt->cache_bytes :
+					    CACHE_BYTES_DEFAULT;
+	uint32_t age = opt->writeback_age_ms ? opt->writeback_age_ms :
+					       WRITEBACK_AGE_MS_DEFAULT;
+	struct mkw_engine *e;
+	int r;
+
+	e = mkw__os_zalloc(sizeof(*e));
+	if (!e)
+		return -ENOMEM;
+	e->page = mkw__os_page_size();
+	while (((size_t)1 << e->page_shift) < e->page)
+		e->page_shift++;
+	e->policy = opt->policy;
+	e->writeback_age_ns = (uint64_t)age * 1000000;
+	mkw__mutex_init(&e->files, MKW__RANK_FILES);
+	TAILQ_INIT(&e->inodes);
+
+	r = mkw__pool_init(e, bytes);
+	if (r)
+		goto free_engine;
+	r = mkw__os_mmu_open(false, &e->mmu, &e->caps);
+	if (r)
+		goto fini_pool;
+	r = mkw__os_mmu_open(true, &e->mmu_in_thread, &caps);
+	if (r)
+		goto close_mmu;
+	mkw__os_set_handler(mkw__fault_in_thread);
+	r = mkw__flusher_start(e);
+	if (r)
+		goto close_mmus;
+	r = mkw__pager_start(e);
+	if (r)
+		goto stop_flusher;
+	*out = e;
+	return 0;
+
+stop_flusher:
+	mkw__flusher_stop(e);
+close_mmus:
+	mkw__os_mmu_close(e->mmu_in_thread);
+close_mmu:
+	mkw__os_mmu_close(e->mmu);
+fini_pool:
+	mkw__pool_fini(e);
+free_engine:
+	mkw__os_free(e);
+	return r;
+}
+
+int mkw__engine_close(struct mkw_engine *e)
+{
+	bool busy;
+
+	/* Inodes live as long as a handle or a mapping does. */
+	mkw__mutex_lock(&e->files);
+	mkw__mutex_lock(&e->pool.mutex);
+	busy = !TAILQ_EMPTY(&e->inodes);
+	mkw__mutex_unlock(&e->pool.mutex);
+	mkw__mutex_unlock(&e->files);
+	if (busy)
+		return -EBUSY;
+	mkw__pager_stop(e);
+	mkw__flusher_stop(e);
+	mkw__os_mmu_close(e->mmu_in_thread);
+	mkw__os_mmu_close(e->mmu);
+	mkw__pool_fini(e);
+	mkw__os_free(e);
+	return 0;
+}
+
+static uint64_t get(_Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void mkw__engine_stats(struct mkw_engine *e, struct mkw_stats *st)
+{
+	struct mkw__counters *c = &e->count;
+	uint64_t used;
+
+	mkw__mutex_lock(&e->pool.mutex);
+	used = e->pool.frames_used;
+	mkw__mutex_unlock(&e->pool.mutex);
+	*st = (struct mkw_stats){
+		.size = sizeof(*st),
+		.policy = e->policy,
+		.cache_bytes = e->pool.frames_max << e->page_shift,
+		.cached_bytes = used << e->page_shift,
+		.dirty_bytes = get(&c->dirty_pages) << e->page_shift,
+		.faults = get(&c->faults),
+		.write_faults = get(&c->write_faults),
+		.inline_faults = get(&c->inline_faults),
+		.faults_merged = get(&c->faults_merged),
+		.fills = get(&c->fills),
+		.fill_pages = get(&c->fill_pages),
+		.fill_errors = get(&c->fill_errors),
+		.parks = get(&c->parks),
+		.retries = get(&c->retries),
+		.longest_wait_ns = get(&c->longest_wait_ns),
+		.writebacks = get(&c->writebacks),
+		.writeback_pages = get(&c->writeback_pages),
+		.writeback_errors = get(&c->writeback_errors),
+		.reclaim_unmapped = get(&c->reclaim_unmapped),
+		.reclaim_dropped = get(&c->reclaim_dropped),
+		.bounced = get(&c->bounced),
+		.cache_bypasses = get(&c->cache_bypasses),
+	};
+}
+
+/* ---- the check -------------------------------------------------------- */
+
+static void verify_page(struct mkw__inode *in, uint64_t idx, uint32_t word,
+			uint64_t *present)
+{
+	unsigned long long page = idx;
+	bool frame;
+
+	if (word & PG_LOCKED)
+		mkw__os_panic("verify: page %llu is locked by nobody", page);
+	if (PG_STATE(word) == PG_ABSENT)
+		mkw__os_panic("verify: page %llu has bits 0x%x but no frame",
+			      page, word);
+	if (!pg_in(word, PG_BIT(PG_CLEAN) | PG_DIRTY_MASK))
+		mkw__os_panic("verify: page %llu is being filled by nobody",
+			      page);
+	frame = mkw__os_frames_present(in->frames,
+				       idx << in->engine->page_shift);
+	if (!frame)
+		mkw__os_panic("verify: page %llu, state %d, has no frame",
+			      page, PG_STATE(word));
+	++*present;
+}
+
+static void verify_inode(struct mkw__inode *in, uint64_t *present,
+			 uint64_t *dirty)
+{
+	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
+	uint64_t idx, here = 0;
+
+	if (!mkw__range_idle(&in->iolock) ||
+	    !mkw__range_idle(&in->invalidate_lock))
+		mkw__os_panic("verify: a lock of an idle file is held");
+	mkw__mutex_lock(&in->tree);
+	for (idx = 0; (idx = mkw__page_next_locked(in, idx, UINT64_MAX,
+						   ~PG_BIT(PG_ABSENT))) !=
+		      UINT64_MAX; idx++) {
+		uint32_t word = mkw__page_get_locked(in, idx);
+
+		verify_page(in, idx, word, present);
+		here += pg_in(word, PG_DIRTY_MASK);
+		if (idx >= mkw__pages_up(in->engine, size))
+			mkw__os_panic("verify: page %llu lies past the end",
+				      (unsigned long long)idx);
+	}
+	if (here != in->dirty)
+		mkw__os_panic("verify: %llu dirty pages, counted as %llu",
+			      (unsigned long long)here,
+			      (unsigned long long)in->dirty);
+	*dirty += here;
+	for (unsigned i = 0; i < MKW__PAGE_WAIT_BUCKETS; i++)
+		if (!TAILQ_EMPTY(&in->waiters[i]))
+			mkw__os_panic("verify: somebody waits for a page of an idle file");
+	mkw__mutex_unlock(&in->tree);
+}
+
+void mkw__engine_verify(struct mkw_engine *e)
+{
+	uint64_t present = 0, dirty = 0;
+	struct mkw__inode *in;
+	size_t bufs = 0;
+	struct mkw__buf *buf;
+
+	mkw__mutex_lock(&e->files);
+	/* Nobody else changes the list while FILES is held, but its order. */
+	TAILQ_FOREACH(in, &e->inodes, link)
+		verify_inode(in, &present, &dirty);
+	mkw__mutex_lock(&e->pool.mutex);
+	TAILQ_FOREACH(buf, &e->pool.bufs, link)
+		bufs++;
+	if (present != e->pool.frames_used)
+		mkw__os_panic("verify: %llu pages have frames, counted as %llu",
+			      (unsigned long long)present,
+			      (unsigned long long)e->pool.frames_used);
+	if (bufs != MKW__BUFFERS)
+		mkw__os_panic("verify: %zu of %u buffers are missing",
+			      MKW__BUFFERS - bufs, MKW__BUFFERS);
+	mkw__mutex_unlock(&e->pool.mutex);
+	if (dirty != get(&e->count.dirty_pages))
+		mkw__os_panic("verify: the engine's count of dirty pages is wrong");
+	mkw__mutex_unlock(&e->files);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The flusher: one thread for writeback and reclaim.
+ *
+ * It wakes when somebody kicks it (frames are getting few, a fault waits for the
+ * pool, a lock was released that a waiting fault may profit from) and at a
+ * fraction of the writeback age. It try-locks everything of a file, so it never
+ * stands in anybody's way, and what it could not get it leaves for the next time.
+ * Somebody who waits for the pool is not forgotten: what reclaim failed on is a
+ * lock that is held, and its release kicks again (mkw__pool_poke()), or a device
+ * write of its own, which it waits for.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+/* The next inode after a pass over `seen` ones, pinned; the list is rotated. */
+static struct mkw__inode *next_inode(struct mkw_engine *e)
+{
+	struct mkw__inode *in;
+
+	mkw__mutex_lock(&e->pool.mutex);
+	in = TAILQ_FIRST(&e->inodes);
+	if (in) {
+		TAILQ_REMOVE(&e->inodes, in, link);
+		TAILQ_INSERT_TAIL(&e->inodes, in, link);
+		if (!mkw__inode_pin_locked(in))
+			in = NULL;
+	}
+	mkw__mutex_unlock(&e->pool.mutex);
+	return in;
+}
+
+static size_t count_inodes(struct mkw_engine *e)
+{
+	struct mkw__inode *in;
+	size_t n = 0;
+
+	mkw__mutex_lock(&e->pool.mutex);
+	TAILQ_FOREACH(in, &e->inodes, link)
+		n++;
+	mkw__mutex_unlock(&e->pool.mutex);
+	return n;
+}
+
+/* Writes back inodes that have been dirty for age_ns; pages started. */
+static size_t write_old(struct mkw_engine *e, struct mkw__wb *wb,
+			uint64_t age_ns)
+{
+	uint64_t now = mkw__os_now_ns();
+	size_t total = 0;
+
+	for (size_t n = count_inodes(e); n; n--) {
+		struct mkw__inode *in = next_inode(e);
+		bool due;
+
+		if (!in)
+			continue;
+		mkw__mutex_lock(&in->tree);
+		due = in->dirty && now - in->dirty_since_ns >= age_ns;
+		if (due)
+			in->dirty_since_ns = now;
+		mkw__mutex_unlock(&in->tree);
+		if (due)
+			total += mkw__wb_range(wb, in, 0, UINT64_MAX);
+		mkw__inode_unpin(in);
+	}
+	mkw__wb_drain(wb);
+	return total;
+}
+
+/* How many frames are wanted back. */
+static size_t shortage(struct mkw_engine *e)
+{
+	struct mkw__pool *p = &e->pool;
+	uint64_t left;
+	size_t want = 0;
+
+	mkw__mutex_lock(&p->mutex);
+	left = p->frames_max - p->frames_used;
+	if (left < p->low || !left)
+		want = mkw__max(p->high, 1) - left;
+	mkw__mutex_unlock(&p->mutex);
+	return want;
+}
+
+static bool too_dirty(struct mkw_engine *e)
+{
+	return atomic_load_explicit(&e->count.dirty_pages,
+				    memory_order_relaxed) >
+	       e->pool.frames_max / 2;
+}
+
+static void flusher_main(void *arg)
+{
+	struct mkw_engine *e = arg;
+	struct mkw__flusher *fl = &e->flusher;
+	struct mkw__wb wb = { .engine = e, .loop = fl->loop };
+	size_t want;
+
+	while (!atomic_load_explicit(&fl->stop, memory_order_acquire)) {
+		mkw__os_loop_wait(fl->loop, e->writeback_age_ns / 4 + 1);
+		want = shortage(e);
+		if (want && mkw__reclaim(e, want) < want &&
+		    write_old(e, &wb, 0))
+			mkw__reclaim(e, want);
+		write_old(e, &wb, too_dirty(e) ? 0 : e->writeback_age_ns);
+	}
+}
+
+int mkw__flusher_start(struct mkw_engine *e)
+{
+	struct mkw__flusher *fl = &e->flusher;
+	int r;
+
+	r = mkw__os_loop_create(MKW__BUFFERS, &fl->loop);
+	if (r)
+		return r;
+	r = mkw__os_thread_start(&fl->thread, "mkw-flusher", flusher_main, e);
+	if (r)
+		mkw__os_loop_destroy(fl->loop);
+	return r;
+}
+
+void mkw__flusher_stop(struct mkw_engine *e)
+{
+	atomic_store_explicit(&e->flusher.stop, true, memory_order_release);
+	mkw__os_loop_kick(e->flusher.loop);
+	mkw__os_thread_join(e->flusher.thread);
+	mkw__os_loop_destroy(e->flusher.loop);
+}
+
+void mkw__flusher_kick(struct mkw_engine *e)
+{
+	mkw__os_loop_kick(e->flusher.loop);
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reclaim: taking frames back when the cache is full.
+ *
+ * There is no accessed bit. Leaves stand in two lists, in order of arrival, and a
+ * page goes in two steps:
+ *   active    the oldest leaf's pages lose their mappings, in one cluster, and keep
+ *             their frames; the leaf moves to the inactive list
+ *   inactive  pages that are still unmapped when their turn comes were not
+ *             touched through a mapping meanwhile: clean ones are dropped. A
+ *             leaf with pages left (touched again, dirty) goes back to active.
+ *
+ * Both steps only while nobody holds any lock on the pages: everything exclusively,
+ * by try-lock, then the page lock. So no reader sees a frame vanish, and no fault
+ * maps a page that is being dropped.
+ */
+#include "core/engine.h"
+
+/* The oldest leaf of a list, moved to the other list's end; its inode pinned. */
+static struct mkw__inode *take_leaf(struct mkw_engine *e, bool inactive,
+				    uint64_t *first)
+{
+	struct mkw__pool *p = &e->pool;
+	struct mkw__inode *in = NULL;
+	struct mkw__leaf *leaf;
+
+	mkw__mutex_lock(&p->mutex);
+	leaf = TAILQ_FIRST(inactive ? &p->inactive : &p->active);
+	if (leaf) {
+		TAILQ_REMOVE(inactive ? &p->inactive : &p->active, leaf, lru);
+		TAILQ_INSERT_TAIL(inactive ? &p->active : &p->inactive, leaf,
+				  lru);
+		leaf->inactive = !inactive;
+		in = leaf->inode;
+		*first = leaf->first;
+		if (!mkw__inode_pin_locked(in))
+			in = NULL;
+	}
+	mkw__mutex_unlock(&p->mutex);
+	return in;
+}
+
+/* Locks the pages of a leaf that a step applies to; a bit for each. */
+static uint64_t lock_pages(struct mkw__inode *in, uint64_t first, bool drop)
+{
+	uint64_t bits = 0;
+
+	_Static_assert(MKW__LEAF_PAGES == 64, "a bit for each page");
+	mkw__mutex_lock(&in->tree);
+	for (unsigned i = 0; i < MKW__LEAF_PAGES; i++) {
+		uint32_t word = mkw__page_get_locked(in, first + i);
+
+		if (word & PG_LOCKED)
+			continue;
+		if (drop ? PG_STATE(word) == PG_CLEAN && !(word & PG_MAPPED) :
+			   (word & PG_MAPPED) != 0) {
+			mkw__page_set_locked(in, first + i, word | PG_LOCKED);
+			bits |= (uint64_t)1 << i;
+		}
+	}
+	mkw__mutex_unlock(&in->tree);
+	return bits;
+}
+
+/* The next run of set bits from *at; its length, 0 at the end. */
+static unsigned next_run(uint64_t bits, unsigned *at)
+{
+	unsigned n = 0;
+
+	while (*at < 64 && !(bits >> *at & 1))
+		++*at;
+	while (*at + n < 64 && (bits >> (*at + n) & 1))
+		n++;
+	return n;
+}
+
+static size_t unmap_pages(struct mkw__inode *in, uint64_t first, uint64_t bits)
+{
+	size_t total = 0;
+	unsigned at, n;
+
+	for (at = 0; (n = next_run(bits, &at)); at += n) {
+		mkw__map_zap(in, first + at, n);
+		mkw__page_unlock_run(in, first + at, n,
+				     PG_MAPPED | PG_WRITABLE);
+		total += n;
+	}
+	return total;
+}
+
+static size_t drop_pages(struct mkw__inode *in, uint64_t first, uint64_t bits)
+{
+	unsigned shift = in->engine->page_shift;
+	size_t total = 0;
+	unsigned at, n;
+
+	for (at = 0; (n = next_run(bits, &at)); at += n) {
+		struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+		int r = mkw__os_frames_drop(in->frames, (first + at) << shift,
+					    (uint64_t)n << shift);
+
+		if (r) {
+			mkw__page_unlock_run(in, first + at, n, 0);
+			continue;
+		}
+		mkw__mutex_lock(&in->tree);
+		for (unsigned i = at; i < at + n; i++) {
+			mkw__page_set_locked(in, first + i, PG_ABSENT);
+			mkw__page_wake_locked(in, first + i, &woken);
+		}
+		mkw__mutex_unlock(&in->tree);
+		mkw__waiters_wake(&woken);
+		total += n;
+	}
+	return total;
+}
+
+/* One step on one leaf; frames freed. *found: there was a leaf. */
+static size_t step(struct mkw_engine *e, bool inactive, bool *found)
+{
+	struct mkw__range_req table;
+	struct mkw__inode *in;
+	struct mkw__excl x;
+	uint64_t first, bits;
+	size_t n, freed = 0;
+
+	in = take_leaf(e, inactive, &first);
+	*found = in != NULL;
+	if (!in)
+		return 0;
+	if (mkw__excl_trylock_all(in, &x, first, first + MKW__LEAF_PAGES)) {
+		mkw__map_table_lock(&table);
+		if (!inactive) {
+			bits = lock_pages(in, first, false);
+			n = unmap_pages(in, first, bits);
+			mkw__count(&e->count.reclaim_unmapped, n);
+		}
+		if (inactive) {
+			bits = lock_pages(in, first, true);
+			freed = drop_pages(in, first, bits);
+			mkw__count(&e->count.reclaim_dropped, freed);
+		}
+		mkw__map_table_unlock(&table);
+		mkw__excl_unlock(in, &x);
+	}
+	mkw__inode_unpin(in);
+	return freed;
+}
+
+size_t mkw__reclaim(struct mkw_engine *e, size_t want)
+{
+	size_t freed = 0, steps = 0;
+	bool some = true, more;
+
+	/* Each leaf is met twice at most: bounded by what the cache can hold. */
+	while (freed < want && some && steps++ < 2 * e->pool.leaves) {
+		/* Keep about as many leaves inactive as active. */
+		step(e, false, &some);
+		freed += step(e, true, &more);
+		some |= more;
+	}
+	return freed;
+}

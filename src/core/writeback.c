@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writeback: dirty pages to the store.
+ *
+ *   1  fault lock shared over the run (R6): the flusher by try-lock, a task that
+ *      must have the pages written waits
+ *   2  page lock; DIRTY -> WRITEBACK
+ *   3  every mapping of pages that may be writable is write-protected; if that
+ *      fails for any of them the run stays DIRTY
+ *   4  snapshot into an I/O buffer; bytes past the file's end are zero in it
+ *   5  page unlock, fault lock unlock: stores are let in again (WB_DIRTY)
+ *   6  the device write
+ *   7  WRITEBACK -> CLEAN, WB_DIRTY -> DIRTY; after an error both are DIRTY, and
+ *      the error is kept for the next sync of every handle
+ *
+ * A page that is WRITEBACK or WB_DIRTY is not taken again before 7, so there are
+ * never two writes of it at once. Operations that take data away wait for 7 (R4).
+ *
+ * A task with writes in flight is the one that completes them (its loop's
+ * callbacks). So before it waits for a lock, a page or a buffer it waits for all
+ * of its own writes: whoever it waits for may be waiting for one of them.
+ */
+#include <errno.h>
+
+#include "core/engine.h"
+
+static void write_done(struct mkw__os_io *io, int res)
+{
+	struct mkw__wb_io *w = (struct mkw__wb_io *)(void *)
+		((char *)io - offsetof(struct mkw__wb_io, io));
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	struct mkw__inode *in = w->inode;
+	struct mkw_engine *e = in->engine;
+
+	mkw__mutex_lock(&in->tree);
+	for (uint64_t i = w->first; i < w->first + w->pages; i++) {
+		uint32_t word = mkw__page_get_locked(in, i);
+		bool clean = PG_STATE(word) == PG_WRITEBACK && !res;
+
+		mkw__page_set_locked(in, i, pg_with(word, clean ? PG_CLEAN :
+								  PG_DIRTY));
+		mkw__page_wake_locked(in, i, &woken);
+	}
+	if (res) {
+		in->wb_error = res;
+		in->wb_error_seq++;
+	}
+	mkw__mutex_unlock(&in->tree);
+	mkw__waiters_wake(&woken);
+	mkw__count(&e->count.writeback_errors, res ? 1 : 0);
+	w->wb->in_flight--;
+	mkw__pool_buf_put(e, w->buf);
+	mkw__inode_unpin(in);
+}
+
+void mkw__wb_drain(struct mkw__wb *wb)
+{
+	while (wb->in_flight)
+		mkw__os_loop_wait(wb->loop, UINT64_MAX);
+}
+
+static struct mkw__buf *get_buf(struct mkw__wb *wb)
+{
+	struct mkw__buf *buf = mkw__pool_buf_get(wb->engine);
+
+	if (buf)
+		return buf;
+	mkw__wb_drain(wb);
+	return mkw__pool_buf_wait(wb->engine);
+}
+
+/* Step 1, over pages [first, *end), or over the first alone. */
+static bool lock_range(struct mkw__wb *wb, struct mkw__range_lock *rl,
+		       struct mkw__range_req *req, uint64_t first,
+		       uint64_t *end)
+{
+	unsigned shift = wb->engine->page_shift;
+
+	if (!rl || mkw__range_trylock(rl, req, first << shift, *end << shift,
+				      false))
+		return true;
+	*end = first + 1;
+	if (mkw__range_trylock(rl, req, first << shift, *end << shift, false))
+		return true;
+	if (!wb->may_block)
+		return false;
+	mkw__wb_drain(wb);
+	mkw__range_lock(rl, req, first << shift, *end << shift, false);
+	return true;
+}
+
+/* Steps 2 to 4 from page `first`; how many pages are in the snapshot. */
+static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
+		       struct mkw__buf *buf)
+{
+	struct mkw_engine *e = in->engine;
+	struct mkw__range_req table;
+	bool writable = false;
+	size_t n = 0;
+	int r = 0;
+
+	mkw__map_table_lock(&table);
+	mkw__mutex_lock(&in->tree);
+	for (; first + n < end; n++) {
+		uint32_t word = mkw__page_get_locked(in, first + n);
+
+		if (PG_STATE(word) != PG_DIRTY || (word & PG_LOCKED))
+			break;
+		writable |= word & PG_WRITABLE;
+		mkw__page_set_locked(in, first + n,
+				     pg_with(word, PG_WRITEBACK) | PG_LOCKED);
+	}
+	mkw__mutex_unlock(&in->tree);
+	if (n && writable && !MKW__MUTANT(WRITEBACK_KEEPS_WRITABLE))
+		r = mkw__map_protect(in, first, n);
+	mkw__map_table_unlock(&table);
+	if (!n)
+		return 0;
+	if (r) {
+		struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+
+		mkw__mutex_lock(&in->tree);
+		for (size_t i = 0; i < n; i++) {
+			uint32_t word = mkw__page_get_locked(in, first + i);
+
+			mkw__page_set_locked(in, first + i,
+					     pg_with(word, PG_DIRTY) &
+						     ~PG_LOCKED);
+			mkw__page_wake_locked(in, first + i, &woken);
+		}
+		mkw__mutex_unlock(&in->tree);
+		mkw__waiters_wake(&woken);
+		return 0;
+	}
+	mkw__os_frames_read(in->frames, first << e->page_shift, buf->mem,
+			    n << e->page_shift);
+	mkw__fill_zero_tail(in, first, n, buf->mem);
+	mkw__page_unlock_run(in, first, n, PG_WRITABLE);
+	return n;
+}
+
+static void submit(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
+		   size_t n, struct mkw__buf *buf)
+{
+	struct mkw_engine *e = wb->engine;
+	uint64_t off = first << e->page_shift;
+	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
+	struct mkw__wb_io *w = &e->wb_ios[buf - e->pool.buf];
+
+	*w = (struct mkw__wb_io){ .wb = wb,
+				  .inode = in,
+				  .buf = buf,
+				  .first = first,
+				  .pages = n };
+	w->io = (struct mkw__os_io){ .done = write_done,
+				     .write = true,
+				     .off = off,
+				     .buf = buf->mem,
+				     .len = size > off ?
+						    mkw__min(n << e->page_shift,
+							     size - off) : 0 };
+	wb->in_flight++;
+	mkw__count(&e->count.writebacks, 1);
+	mkw__count(&e->count.writeback_pages, n);
+	if (w->io.len)
+		in->store->ops->submit(in->store, wb->loop, &w->io);
+	else	/* Truncated meanwhile: only where faults take no lock. */
+		write_done(&w->io, 0);
+}
+
+/* Finds the next page to write at or after idx, waiting where that is asked. */
+static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
+			  uint64_t idx, uint64_t end, uint64_t *run_end)
+{
+	uint32_t word;
+
+	mkw__mutex_lock(&in->tree);
+	while ((idx = mkw__page_next_locked(in, idx, end, PG_DIRTY_MASK)) <
+	       end) {
+		word = mkw__page_get_locked(in, idx);
+		/* What is being written now was dirty before the call only if
+		 * it has been stored to since. */
+		if (PG_STATE(word) == PG_DIRTY && !(word & PG_LOCKED))
+			break;
+		if (!wb->may_block || (PG_STATE(word) == PG_WRITEBACK)) {
+			idx++;
+			continue;
+		}
+		if (wb->in_flight) {
+			mkw__mutex_unlock(&in->tree);
+			mkw__wb_drain(wb);
+			mkw__mutex_lock(&in->tree);
+			continue;
+		}
+		mkw__page_sleep_locked(in, idx);
+	}
+	*run_end = idx;
+	while (*run_end < mkw__min(end, idx + MKW__IO_PAGES) &&
+	       PG_STATE(mkw__page_get_locked(in, *run_end)) == PG_DIRTY)
+		++*run_end;
+	mkw__mutex_unlock(&in->tree);
+	return idx;
+}
+
+size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
+		     uint64_t end)
+{
+	struct mkw__range_lock *rl = mkw__excl_fault_lock(in);
+	struct mkw__range_req req;
+	struct mkw__buf *buf;
+	uint64_t idx = first, run_end;
+	size_t n, total = 0;
+
+	while ((idx = next_page(wb, in, idx, end, &run_end)) < end) {
+		buf = get_buf(wb);
+		if (!lock_range(wb, rl, &req, idx, &run_end)) {
+			mkw__pool_buf_put(wb->engine, buf);
+			idx++;
+			continue;
+		}
+		n = snapshot(in, idx, run_end, buf);
+		/* The size may shrink once the lock is gone: after R4's wait for
+		 * this write. The pin outlives the file's last user. */
+		if (n && mkw__inode_pin(in))
+			submit(wb, in, idx, n, buf);
+		else
+			mkw__pool_buf_put(wb->engine, buf);
+		if (rl)
+			mkw__range_unlock(rl, &req);
+		mkw__pool_poke(wb->engine);
+		total += n;
+		if (n)
+			idx += n;
+		else if (!wb->may_block)
+			idx++;
+	}
+	return total;
+}
+
+int mkw__wb_inode(struct mkw__inode *in)
+{
+	struct mkw_engine *e = in->engine;
+	struct mkw__wb wb = { .engine = e, .may_block = true };
+	uint64_t seq, idx = 0;
+	int r;
+
+	r = mkw__os_loop_create(MKW__BUFFERS, &wb.loop);
+	if (r)
+		return r;
+	mkw__mutex_lock(&in->tree);
+	seq = in->wb_error_seq;
+	mkw__mutex_unlock(&in->tree);
+	mkw__wb_range(&wb, in, 0, UINT64_MAX);
+	mkw__wb_drain(&wb);
+	mkw__os_loop_destroy(wb.loop);
+
+	/* Writes that others had begun. */
+	mkw__mutex_lock(&in->tree);
+	while ((idx = mkw__page_next_locked(in, idx, UINT64_MAX,
+					    PG_BIT(PG_WRITEBACK) |
+						    PG_BIT(PG_WB_DIRTY))) !=
+	       UINT64_MAX)
+		mkw__page_sleep_locked(in, idx);
+	r = in->wb_error_seq != seq ? in->wb_error : 0;
+	mkw__mutex_unlock(&in->tree);
+	return r;
+}
+
+int mkw__wb_sync(struct mkw_file *file)
+{
+	struct mkw__inode *in = file->inode;
+	uint64_t seen;
+	int r, r2;
+
+	r = in->writable ? mkw__wb_inode(in) : 0;
+	r2 = in->store->ops->flush(in->store);
+	if (!r)
+		r = r2;
+
+	mkw__mutex_lock(&in->tree);
+	seen = atomic_exchange_explicit(&file->seen_error_seq, in->wb_error_seq,
+					memory_order_relaxed);
+	if (!r && seen != in->wb_error_seq)
+		r = in->wb_error;
+	mkw__mutex_unlock(&in->tree);
+	return r;
+}
