@@ -237,10 +237,8 @@ static void report(struct judge *j, enum judge_fault fault, uint32_t write,
 		j->found(j->arg, &f);
 }
 
-/* The write did not happen, as far as the rest of the history goes. */
-static void lose(struct judge *j, const struct cluster *c, uint32_t read)
+static void forget(struct judge *j, const struct cluster *c)
 {
-	report(j, JUDGE_LOST, c->write, read);
 	if (c->write == NONE)
 		j->initial = 0;
 	else
@@ -250,6 +248,37 @@ static void lose(struct judge *j, const struct cluster *c, uint32_t read)
 			j->ops[i].dropped = 1;
 }
 
+/* The first read that returned c's value and began after the time. */
+static uint32_t first_read_after(struct judge *j, const struct cluster *c,
+				 uint64_t after)
+{
+	uint32_t best = c->last_read;
+
+	for (uint32_t i = 0; i < j->n; i++)
+		if (j->ops[i].type == JUDGE_READ &&
+		    j->ops[i].value == c->value && j->ops[i].start > after &&
+		    j->ops[i].start < j->ops[best].start)
+			best = i;
+	return best;
+}
+
+/*
+ * The write did not happen, as far as the rest of the history goes. old: what
+ * was read in its place.
+ */
+static void lose(struct judge *j, const struct cluster *c,
+		 const struct cluster *old)
+{
+	report(j, JUDGE_LOST, c->write, first_read_after(j, old, c->f));
+	forget(j, c);
+}
+
+static void lose_to_zero(struct judge *j, const struct cluster *c,
+			 uint32_t read)
+{
+	report(j, JUDGE_LOST, c->write, read);
+	forget(j, c);
+}
 static void stale(struct judge *j, uint32_t read, const struct cluster *newer)
 {
 	report(j, JUDGE_STALE, newer->write, read);
@@ -259,7 +288,8 @@ static void stale(struct judge *j, uint32_t read, const struct cluster *newer)
 /* What the zero removed is not there after it. */
 static void resurrect(struct judge *j, uint32_t zero, const struct cluster *c)
 {
-	report(j, JUDGE_RESURRECTED, zero, c->last_read);
+	report(j, JUDGE_RESURRECTED, zero,
+	       first_read_after(j, c, j->ops[zero].end));
 	for (size_t i = 0; i < j->n; i++)
 		if (j->ops[i].type == JUDGE_READ &&
 		    j->ops[i].value == c->value &&
@@ -368,7 +398,7 @@ static bool check_forward(struct judge *j)
 		if (newer->s > older->s)
 			stale(j, older->last_read, newer);
 		else
-			lose(j, newer, older->last_read);
+			lose(j, newer, older);
 		return false;
 	}
 	return true;
@@ -411,7 +441,7 @@ static bool check_items(struct judge *j)
 		}
 		switch ((enum item_kind)it->kind) {
 		case ITEM_SET:
-			lose(j, &j->clusters[it->who], a->last_read);
+			lose(j, &j->clusters[it->who], a);
 			break;
 		case ITEM_CLEAR:
 			resurrect(j, it->who, a);
@@ -524,7 +554,7 @@ static bool check_zeros(struct judge *j)
 			    holder->s > j->ops[it->who].start)
 				stale(j, it->who, holder);
 			else
-				lose(j, holder, it->who);
+				lose_to_zero(j, holder, it->who);
 			return false;
 		}
 	}

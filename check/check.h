@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * check.h: `mkwrite check`, and what its tests use of it.
+ *
+ * A *target* is something that has a file which can be reached in all the ways
+ * at once: the kernel's file system, the engine, or a test's fake with a bug
+ * in it. A run hammers one target from several threads in *epochs* of a fraction
+ * of a second. After each, with the threads parked, the whole file is read in
+ * every way, and the history of each word is judged (judge.h).
+ *
+ *   main.c     options             run.c      epochs, threads, the quiet points
+ *   target_*.c the two targets     mix.c      what the threads do
+ *   record.h   logs and values     verdict.c  logs to judged words to classes
+ *   report.c   table and JSON      judge.c    one word
+ */
+#ifndef MKW_CHECK_H
+#define MKW_CHECK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "mkwrite/mkwrite.h"
+
+/* How the file is reached; the columns of the counts. */
+enum op_kind {
+	OP_LOAD,		/* through the mapping */
+	OP_STORE,
+	OP_READ,
+	OP_WRITE,
+	OP_DIRECT_READ,
+	OP_DIRECT_WRITE,
+	OP_PUNCH,
+	OP_ZERO,
+	OP_TRUNCATE,
+	OP_SYNC,
+	OP_KINDS
+};
+
+/* What can be wrong. Each is counted once per operation, not per word. */
+enum check_class {
+	CHECK_LOST_STORE,
+	CHECK_LOST_WRITE,
+	CHECK_LOST_DIRECT_WRITE,
+	CHECK_STALE_READ,
+	CHECK_RESURRECTED,
+	CHECK_NEVER_WRITTEN,
+	CHECK_PAST_END,
+	CHECK_SPURIOUS_ERROR,
+	CHECK_NO_PROGRESS,
+	CHECK_TORN,
+	CHECK_CLASSES
+};
+
+const char *mkw__check_class_name(enum check_class class);
+const char *mkw__check_op_name(enum op_kind kind);
+
+struct check_config;
+
+struct target {
+	const struct target_ops *ops;
+	/* Set by open(): */
+	_Atomic uint64_t *map;	/* the whole file, and past its end */
+	uint32_t direct_align;	/* of offset and length; 0: no direct I/O */
+	char label[48];		/* "kernel ext4": the heading of its column */
+	char note[256];		/* what is not as one would expect, or "" */
+	char error[512];	/* when open() fails: what to do about it */
+	void *priv;
+};
+
+/* Calls return a count or 0, or a negative errno. Offsets are in bytes. */
+struct target_ops {
+	const char *name;
+	/* Are unmapped operations promised to be atomic as a whole? */
+	bool atomic;
+	/* Makes a file of len zeros in cfg->dir, and maps it. */
+	int (*open)(struct target *t, const struct check_config *cfg,
+		    size_t len);
+	ssize_t (*pread)(struct target *t, void *buf, size_t len, off_t off,
+			 bool direct);
+	ssize_t (*pwrite)(struct target *t, const void *buf, size_t len,
+			  off_t off, bool direct);
+	int (*punch)(struct target *t, off_t off, off_t len);
+	int (*zero)(struct target *t, off_t off, off_t len);
+	int (*truncate)(struct target *t, off_t size);
+	int (*sync)(struct target *t);
+	/* Leaves nothing behind. */
+	void (*close)(struct target *t);
+};
+
+extern const struct target_ops mkw__check_kernel_target;
+extern const struct target_ops mkw__check_engine_target;
+
+struct check_config {
+	const struct target_ops *target_ops;
+	const char *dir;
+	double seconds;		/* of wall clock, judging included */
+	unsigned threads;
+	uint64_t seed;
+	bool progress;		/* a line on stderr */
+	/* Of the engine: */
+	uint32_t policy;	/* enum mkw_policy */
+	bool inline_faults;
+	uint64_t cache_bytes;
+};
+
+#define CHECK_THREADS_MIN 2
+#define CHECK_THREADS_MAX 60
+#define CHECK_CONFIG_INIT { \
+	.seconds = 10, .threads = 5, .seed = 1, \
+	.cache_bytes = MKW_CACHE_BYTES_MIN }
+
+struct check_count {
+	uint64_t count;
+	uint64_t first_ns;	/* when it was first seen, hammering time */
+	char example[320];
+};
+
+struct check_result {
+	char label[48];
+	bool atomic;
+	bool interrupted;
+	unsigned epochs;
+	uint64_t hammer_ns;	/* time that the threads were running */
+	uint64_t wall_ns;
+	uint64_t ops[OP_KINDS];
+	struct check_count classes[CHECK_CLASSES];
+	char notes[1024];	/* what was skipped and why, in lines */
+	char error[512];	/* why there is no result */
+};
+
+/*
+ * Runs one target and judges it. 0, or a negative errno with a message in
+ * res->error: the environment does not allow it. Anomalies are not errors.
+ * Takes over SIGBUS, SIGINT and SIGTERM while it runs. After CHECK_NO_PROGRESS
+ * threads are still stuck in the target: the process should end.
+ */
+int mkw__check_run(const struct check_config *cfg, struct check_result *res);
+
+/* No anomaly that counts as a failure of this target? */
+bool mkw__check_clean(const struct check_result *res);
+
+/* The command. Returns its exit status. */
+int mkw__check_main(int argc, char **argv);
+
+/* ---- report.c ---------------------------------------------------------- */
+
+void mkw__check_print(const struct check_result *res, unsigned n);
+/* 0 or a negative errno. */
+int mkw__check_write_json(const char *path, const struct check_config *cfg,
+			  const struct check_result *res, unsigned n);
+
+#endif /* MKW_CHECK_H */

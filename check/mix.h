@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mix.h: what the threads of a run do, and how one operation is done.
+ */
+#ifndef MKW_CHECK_MIX_H
+#define MKW_CHECK_MIX_H
+
+#include <signal.h>
+
+#include "check/record.h"
+
+/*
+ * The file: a body that always exists, and a tail that truncate takes away and
+ * brings back. Sizes are multiples of the page, so the file's end is always
+ * between pages.
+ */
+struct layout {
+	uint32_t page_words;
+	uint32_t body;		/* words */
+	uint32_t words;		/* body and tail */
+};
+
+struct profile;
+/* The profile of an epoch: they take turns. */
+const struct profile *mkw__check_profile(unsigned epoch);
+
+/* A thread's part of a run. */
+struct worker {
+	struct log log;
+	const struct layout *layout;
+	struct target *target;
+	bool can_punch, can_zero;
+	uint64_t rng;
+	uint64_t *buf;		/* OP_WORDS_MAX words, aligned for direct I/O */
+	uint64_t done[OP_KINDS];
+	/* What it is in the middle of; for whoever wonders why it hangs. */
+	_Atomic int doing;	/* enum op_kind, or -1 */
+	_Atomic bool no_space;
+};
+
+const char *mkw__check_profile_name(const struct profile *p);
+/* NULL, or why the profile has nothing to do here. */
+const char *mkw__check_profile_unfit(const struct profile *p,
+				     const struct layout *layout,
+				     uint32_t direct_align);
+/* One operation, chosen at random and recorded. */
+void mkw__check_step(struct worker *w, const struct profile *p,
+		     unsigned phase);
+/* One operation, recorded. For OP_TRUNCATE the new size is 'word'. */
+void mkw__check_do(struct worker *w, enum op_kind kind, uint32_t word,
+		   uint32_t words, unsigned phase);
+/* The SIGBUS handler that makes a mapped access past the end a failure. */
+void mkw__check_trap(int sig, siginfo_t *info, void *context);
+/* A mapped access of one word. False: SIGBUS. */
+bool mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store);
+
+#endif /* MKW_CHECK_MIX_H */

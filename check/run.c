@@ -1,0 +1,659 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run.c: a run of one target: threads, epochs, and the quiet points between.
+ *
+ * An epoch:
+ *   1. the threads hammer, each recording into its own log, until the time is up
+ *      or a log is full; then they park
+ *   2. the file gets its full length, and is read in every way: through the
+ *      mapping, by read, and after a sync by direct read. These are recorded too,
+ *      as the last reads of every word
+ *   3. the history is judged
+ *   4. a word is stored past the end of the file, in its last page, and the file
+ *      extended in one of three ways: the word must not be there
+ *   5. what the file now holds is what the next epoch begins with. Where the ways
+ *      did not agree all of it is written anew
+ *
+ * The main thread has a log like the others, the last one. Threads meet at
+ * run->mutex; while they hammer they share nothing but the stop flag. A thread
+ * that does not park for HANG_S seconds is stuck: the run ends there, and leaves
+ * it behind with all that it may touch.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check/mix.h"
+#include "check/verdict.h"
+
+#define EPOCH_NS 250000000u
+#define HANG_S 60
+#define TAIL_BYTES (128u * 1024)
+#define FILE_BYTES (2048u * 1024)
+
+struct run {
+	const struct check_config *cfg;
+	struct check_result *res;
+	struct target target;
+	struct layout layout;
+	struct worker *workers;	/* cfg->threads, and then the main thread's */
+	pthread_t *threads;
+	unsigned started;
+	struct log *logs;	/* copies of the workers', for the judge */
+	struct verdict *verdict;
+	uint64_t *initial;	/* what each word holds as an epoch begins */
+	uint64_t *ways[3];	/* the file as mapped, read, directly read */
+	bool stuck;
+
+	pthread_mutex_t mutex;	/* of epoch, profile, phase */
+	pthread_cond_t go;
+	unsigned epoch;		/* that the threads may run; 0: none yet */
+	const struct profile *profile;
+	unsigned phase;
+	_Atomic bool stop, quit;
+	sem_t parked;
+};
+
+/* What ends an epoch early: a full log or a signal. */
+static sem_t hurry;
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+	int saved = errno;
+
+	(void)sig;
+	interrupted = 1;
+	sem_post(&hurry);
+	errno = saved;
+}
+
+/* ---- the threads --------------------------------------------------------- */
+
+struct thread_arg {
+	struct run *run;
+	struct worker *worker;
+};
+
+static void *hammer(void *p)
+{
+	struct thread_arg arg = *(struct thread_arg *)p;
+	struct run *run = arg.run;
+	struct worker *w = arg.worker;
+	const struct profile *profile;
+	unsigned seen = 0, phase;
+
+	free(p);
+	for (;;) {
+		pthread_mutex_lock(&run->mutex);
+		while (run->epoch == seen && !atomic_load(&run->quit))
+			pthread_cond_wait(&run->go, &run->mutex);
+		seen = run->epoch;
+		profile = run->profile;
+		phase = run->phase;
+		pthread_mutex_unlock(&run->mutex);
+		if (atomic_load(&run->quit))
+			return NULL;
+		while (!atomic_load_explicit(&run->stop, memory_order_relaxed)) {
+			if (!log_has_room(&w->log) ||
+			    atomic_load(&w->no_space)) {
+				sem_post(&hurry);
+				break;
+			}
+			mkw__check_step(w, profile, phase);
+		}
+		sem_post(&run->parked);
+	}
+}
+
+static int start_threads(struct run *run)
+{
+	sigset_t block, saved;
+	int err = 0;
+
+	/* Signals are for the main thread; SIGBUS is for each its own. */
+	sigfillset(&block);
+	sigdelset(&block, SIGBUS);
+	sigdelset(&block, SIGSEGV);
+	pthread_sigmask(SIG_SETMASK, &block, &saved);
+	while (run->started < run->cfg->threads && !err) {
+		struct thread_arg *arg = malloc(sizeof(*arg));
+
+		if (!arg) {
+			err = ENOMEM;
+			break;
+		}
+		*arg = (struct thread_arg){ run, &run->workers[run->started] };
+		err = pthread_create(&run->threads[run->started], NULL, hammer,
+				     arg);
+		if (err)
+			free(arg);
+		else
+			run->started++;
+	}
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (err)
+		snprintf(run->res->error, sizeof(run->res->error),
+			 "%u threads were asked for, and thread %u could not be "
+			 "started: %s", run->cfg->threads, run->started + 1,
+			 strerror(err));
+	return -err;
+}
+
+static void join_threads(struct run *run)
+{
+	pthread_mutex_lock(&run->mutex);
+	atomic_store(&run->quit, true);
+	pthread_cond_broadcast(&run->go);
+	pthread_mutex_unlock(&run->mutex);
+	for (unsigned i = 0; i < run->started; i++)
+		pthread_join(run->threads[i], NULL);
+	run->started = 0;
+}
+
+static struct timespec to_timespec(uint64_t ns)
+{
+	return (struct timespec){ (time_t)(ns / 1000000000u),
+				  (long)(ns % 1000000000u) };
+}
+
+/* Waits for sem until the time given; true if it came. */
+static bool wait_until(sem_t *sem, uint64_t until_ns)
+{
+	struct timespec ts = to_timespec(until_ns);
+
+	while (sem_clockwait(sem, CLOCK_MONOTONIC, &ts))
+		if (errno == ETIMEDOUT)
+			return false;
+	return true;
+}
+
+static void report_stuck(struct run *run, uint64_t began)
+{
+	struct check_count *c = &run->res->classes[CHECK_NO_PROGRESS];
+	char who[200] = "";
+	size_t n = 0;
+
+	for (unsigned i = 0; i < run->started; i++) {
+		int doing = atomic_load(&run->workers[i].doing);
+
+		if (doing < 0)
+			continue;
+		c->count++;
+		if (n < sizeof(who) - 40)
+			n += (size_t)snprintf(who + n, sizeof(who) - n,
+					      "%sthread %u in %s",
+					      n ? ", " : "", i,
+					      mkw__check_op_name(
+						(enum op_kind)doing));
+	}
+	if (!c->count)
+		c->count = 1;
+	c->first_ns = run->res->hammer_ns + stamp() - began;
+	snprintf(c->example, sizeof(c->example),
+		 "did not come back within %d s: %s", HANG_S, who);
+	run->stuck = true;
+}
+
+/* Lets the threads run once. False: they are stuck. */
+static bool hammer_epoch(struct run *run, uint64_t until, uint64_t *began)
+{
+	uint64_t end;
+
+	atomic_store(&run->stop, false);
+	while (!sem_trywait(&hurry))
+		;
+	*began = stamp();
+	end = *began + EPOCH_NS;
+	if (end > until)
+		end = until;
+	pthread_mutex_lock(&run->mutex);
+	run->epoch++;
+	pthread_cond_broadcast(&run->go);
+	pthread_mutex_unlock(&run->mutex);
+	if (!interrupted)
+		wait_until(&hurry, end);
+	atomic_store(&run->stop, true);
+	end = stamp() + HANG_S * UINT64_C(1000000000);
+	for (unsigned i = 0; i < run->started; i++) {
+		if (!wait_until(&run->parked, end)) {
+			report_stuck(run, *began);
+			return false;
+		}
+	}
+	run->res->hammer_ns += stamp() - *began;
+	return true;
+}
+
+/* ---- the quiet point -------------------------------------------------------- */
+
+static struct worker *main_worker(struct run *run)
+{
+	return &run->workers[run->cfg->threads];
+}
+
+static void quiet_do(struct run *run, enum op_kind kind, uint32_t word,
+		     uint32_t words)
+{
+	mkw__check_do(main_worker(run), kind, word, words, run->phase);
+}
+
+/* Reads the whole file in one way, recording it; the words go to way[]. */
+static void read_way(struct run *run, enum op_kind kind, uint64_t *way)
+{
+	struct worker *w = main_worker(run);
+
+	for (uint32_t at = 0; at < run->layout.words; at += OP_WORDS_MAX) {
+		uint32_t n = run->layout.words - at;
+
+		if (n > OP_WORDS_MAX)
+			n = OP_WORDS_MAX;
+		quiet_do(run, kind, at, n);
+		memcpy(&way[at], w->buf, n * WORD);
+	}
+}
+
+/* Every way in. Returns whether they agree on all words. */
+static bool read_all_ways(struct run *run)
+{
+	size_t size = run->layout.words * WORD;
+	uint64_t **ways = run->ways;
+
+	quiet_do(run, OP_TRUNCATE, run->layout.words, 0);
+	read_way(run, OP_LOAD, ways[0]);
+	read_way(run, OP_READ, ways[1]);
+	quiet_do(run, OP_SYNC, 0, 0);
+	if (run->target.direct_align)
+		read_way(run, OP_DIRECT_READ, ways[2]);
+	else
+		read_way(run, OP_READ, ways[2]);
+	return !memcmp(ways[0], ways[1], size) &&
+	       !memcmp(ways[0], ways[2], size);
+}
+
+/* Writes a range of words anew; they are what the next epoch begins with. */
+static void rewrite(struct run *run, uint32_t word, uint32_t end)
+{
+	struct worker *w = main_worker(run);
+
+	for (; word < end; word += OP_WORDS_MAX) {
+		uint32_t n = end - word;
+
+		if (n > OP_WORDS_MAX)
+			n = OP_WORDS_MAX;
+		quiet_do(run, OP_WRITE, word, n);
+		memcpy(&run->initial[word], w->buf, n * WORD);
+	}
+}
+
+/*
+ * Stores past the end, and extends the file. Leaves the tail as zeros at
+ * full length.
+ */
+static void check_past_end(struct run *run)
+{
+	static const enum op_kind extenders[] = { OP_TRUNCATE, OP_WRITE,
+						  OP_DIRECT_WRITE };
+	static const enum op_kind readers[] = { OP_LOAD, OP_READ,
+						OP_DIRECT_READ };
+	struct worker *w = main_worker(run);
+	uint32_t page = run->layout.page_words, body = run->layout.body;
+	uint32_t end = body + page / 2, hidden = body + page / 2 + page / 4;
+	enum op_kind how = extenders[run->res->epochs % 3];
+	uint64_t value, shown = 0;
+	bool mapped;
+
+	if (how == OP_DIRECT_WRITE && !run->target.direct_align)
+		how = OP_WRITE;
+	/* By way of the body's end, so that the page begins as zeros. */
+	quiet_do(run, OP_TRUNCATE, body, 0);
+	quiet_do(run, OP_TRUNCATE, end, 0);
+	value = value_make(OP_STORE, w->log.thread, w->log.base + w->log.n,
+			   hidden);
+	mapped = mkw__check_mapped(&run->target.map[hidden], &value, true);
+	if (how == OP_TRUNCATE)
+		quiet_do(run, how, run->layout.words, 0);
+	else
+		quiet_do(run, how, body + page, page);
+	for (unsigned i = 0; i < 3 && mapped && !shown; i++) {
+		enum op_kind reader = readers[i];
+
+		if (reader == OP_DIRECT_READ) {
+			if (!run->target.direct_align)
+				break;
+			quiet_do(run, OP_SYNC, 0, 0);
+		}
+		quiet_do(run, reader, body, page);
+		shown = w->buf[hidden - body];
+		if (shown)
+			mkw__check_count(&run->res->classes[CHECK_PAST_END],
+				run->res->hammer_ns,
+				"stored at byte %zu past an end at %zu, the file "
+				"then extended by %s: %s shows %#" PRIx64,
+				hidden * WORD, end * WORD,
+				mkw__check_op_name(how),
+				mkw__check_op_name(reader), shown);
+	}
+	quiet_do(run, OP_TRUNCATE, body, 0);
+	quiet_do(run, OP_TRUNCATE, run->layout.words, 0);
+	memset(&run->initial[body], 0, (run->layout.words - body) * WORD);
+	if (!mapped)
+		mkw__check_count(&run->res->classes[CHECK_SPURIOUS_ERROR],
+				 run->res->hammer_ns,
+				 "store at byte %zu, in the last page of a file "
+				 "of %zu bytes: SIGBUS", hidden * WORD,
+				 end * WORD);
+}
+
+static void count_errors(struct run *run, uint64_t began, uint64_t before_ns)
+{
+	struct check_count *c = &run->res->classes[CHECK_SPURIOUS_ERROR];
+
+	for (unsigned i = 0; i <= run->cfg->threads; i++) {
+		struct log *log = &run->workers[i].log;
+
+		if (!log->errors)
+			continue;
+		mkw__check_count(c, log->first_error_ns - began + before_ns,
+				 "%s", log->first_error);
+		c->count += log->errors - 1;
+		log->errors = 0;
+	}
+}
+
+/* Judges the epoch. 0 or -ENOMEM. */
+static int judge(struct run *run, uint64_t began, uint64_t before_ns)
+{
+	unsigned n = run->cfg->threads + 1;
+	struct history h = {
+		.logs = run->logs,
+		.n_logs = n,
+		.phase = run->phase,
+		.words = run->layout.words,
+		.initial = run->initial,
+		.atomic = run->target.ops->atomic,
+		.began = began,
+		.before_ns = before_ns,
+	};
+	struct check_count *stale = &run->res->classes[CHECK_STALE_READ];
+	bool agree;
+	int64_t found;
+
+	agree = read_all_ways(run);
+	for (unsigned i = 0; i < n; i++)
+		run->logs[i] = run->workers[i].log;
+	found = mkw__verdict_judge(run->verdict, &h, run->res->classes);
+	if (found < 0)
+		return (int)found;
+	/* The words that are not tracked. */
+	if (!agree && !found)
+		mkw__check_count(stale, run->res->hammer_ns,
+				 "at rest, the mapping, read, and direct read "
+				 "do not agree");
+	if (agree)
+		memcpy(run->initial, run->ways[1],
+		       run->layout.words * WORD);
+	else
+		rewrite(run, 0, run->layout.words);
+	return 0;
+}
+
+static void progress(struct run *run, uint64_t began, bool last)
+{
+	const struct check_result *res = run->res;
+	uint64_t ops = 0, bad = 0;
+
+	if (!run->cfg->progress)
+		return;
+	for (unsigned i = 0; i < CHECK_CLASSES; i++)
+		if (i != CHECK_TORN || res->atomic)
+			bad += res->classes[i].count;
+	for (unsigned i = 0; i < run->cfg->threads; i++)
+		for (unsigned k = 0; k < OP_KINDS; k++)
+			ops += run->workers[i].done[k];
+	if (last)
+		fprintf(stderr, "\r\033[K");
+	else
+		fprintf(stderr, "\r\033[K%s: %.0f of %.0f s, %" PRIu64
+			" operations, %s%" PRIu64 " anomalies\033[0m",
+			res->label, (double)(stamp() - began) / 1e9,
+			run->cfg->seconds, ops,
+			bad ? "\033[31m" : "\033[32m", bad);
+}
+
+static void clear_logs(struct run *run)
+{
+	for (unsigned i = 0; i <= run->cfg->threads; i++) {
+		struct log *log = &run->workers[i].log;
+
+		log->base += log->n;
+		log->n = 0;
+		log->n_vals = 0;
+	}
+}
+
+/* ---- set-up ------------------------------------------------------------------- */
+
+static void note(struct run *run, const char *fmt, const char *a,
+		 const char *b)
+{
+	size_t n = strlen(run->res->notes);
+
+	snprintf(run->res->notes + n, sizeof(run->res->notes) - n, fmt, a, b);
+}
+
+/* Does the target have the operation? */
+static bool probe(struct run *run, enum op_kind kind, int err)
+{
+	if (!err)
+		return true;
+	note(run, "%s skipped: %s\n", mkw__check_op_name(kind),
+	     strerror(-err));
+	return false;
+}
+
+static int prepare(struct run *run)
+{
+	const struct check_config *cfg = run->cfg;
+	struct target *t = &run->target;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t size;
+	int err;
+
+	run->layout.page_words = (uint32_t)(page / WORD);
+	run->layout.body = (FILE_BYTES - TAIL_BYTES) / WORD;
+	run->layout.words = FILE_BYTES / WORD;
+	size = FILE_BYTES;
+	run->workers = calloc(cfg->threads + 1, sizeof(*run->workers));
+	run->threads = calloc(cfg->threads, sizeof(*run->threads));
+	run->logs = calloc(cfg->threads + 1, sizeof(*run->logs));
+	run->initial = calloc(1, size);
+	run->verdict = mkw__verdict_new(cfg->threads < 2 ? 1 :
+					(unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+	if (!run->workers || !run->threads || !run->logs || !run->initial ||
+	    !run->verdict)
+		goto no_memory;
+	for (unsigned i = 0; i < 3; i++) {
+		run->ways[i] = calloc(1, size);
+		if (!run->ways[i])
+			goto no_memory;
+	}
+	err = t->ops->open(t, cfg, size);
+	if (err) {
+		memcpy(run->res->error, t->error, sizeof(t->error));
+		return err;
+	}
+	memcpy(run->res->label, t->label, sizeof(t->label));
+	run->res->atomic = t->ops->atomic;
+	if (t->note[0])
+		note(run, "%s%s\n", t->note, "");
+	for (unsigned i = 0; i <= cfg->threads; i++) {
+		struct worker *w = &run->workers[i];
+
+		w->layout = &run->layout;
+		w->target = t;
+		w->rng = cfg->seed * 1000003 + i * 7919;
+		w->log.thread = (uint8_t)i;
+		w->log.recs = calloc(LOG_RECS, sizeof(*w->log.recs));
+		w->log.vals = calloc(LOG_VALS, sizeof(*w->log.vals));
+		atomic_store(&w->doing, -1);
+		if (!w->log.recs || !w->log.vals ||
+		    posix_memalign((void **)&w->buf, 64 * 1024,
+				   OP_WORDS_MAX * WORD)) {
+			w->buf = NULL;
+			goto no_memory;
+		}
+		memset(w->buf, 0, OP_WORDS_MAX * WORD);
+		w->can_punch = true;
+		w->can_zero = true;
+	}
+	if (!probe(run, OP_PUNCH, t->ops->punch(t, 0, (off_t)page)))
+		for (unsigned i = 0; i <= cfg->threads; i++)
+			run->workers[i].can_punch = false;
+	if (!probe(run, OP_ZERO, t->ops->zero(t, 0, (off_t)page)))
+		for (unsigned i = 0; i <= cfg->threads; i++)
+			run->workers[i].can_zero = false;
+	/* Half of it data, half a hole. */
+	rewrite(run, 0, run->layout.words / 2);
+	clear_logs(run);
+	return 0;
+
+no_memory:
+	snprintf(run->res->error, sizeof(run->res->error),
+		 "no memory for the logs of %u threads; ask for fewer with "
+		 "--threads", cfg->threads);
+	return -ENOMEM;
+}
+
+static void dispose(struct run *run)
+{
+	for (unsigned i = 0; run->workers && i <= run->cfg->threads; i++) {
+		free(run->workers[i].log.recs);
+		free(run->workers[i].log.vals);
+		free(run->workers[i].buf);
+	}
+	free(run->workers);
+	free(run->threads);
+	free(run->logs);
+	free(run->initial);
+	for (unsigned i = 0; i < 3; i++)
+		free(run->ways[i]);
+	mkw__verdict_free(run->verdict);
+	pthread_cond_destroy(&run->go);
+	pthread_mutex_destroy(&run->mutex);
+	sem_destroy(&run->parked);
+	free(run);
+}
+
+/* Epochs until the time is up. 0 or a negative errno. */
+static int epochs(struct run *run)
+{
+	const struct check_config *cfg = run->cfg;
+	struct check_result *res = run->res;
+	uint64_t start = stamp();
+	uint64_t until = start + (uint64_t)(cfg->seconds * 1e9);
+	const struct profile *skipped = NULL;
+	unsigned turn = 0;
+	int err;
+
+	do {
+		uint64_t began, before = res->hammer_ns;
+		const struct profile *p = mkw__check_profile(turn++);
+		const char *why = mkw__check_profile_unfit(p, &run->layout,
+						run->target.direct_align);
+
+		if (why) {
+			if (p != skipped)
+				note(run, "profile %s skipped: %s\n",
+				     mkw__check_profile_name(p), why);
+			skipped = p;
+			continue;
+		}
+		run->profile = p;
+		run->phase = (unsigned)(cfg->seed + res->epochs) % TRACK;
+		progress(run, start, false);
+		if (!hammer_epoch(run, until, &began))
+			return 0;
+		res->epochs++;
+		err = judge(run, began, before);
+		if (err) {
+			snprintf(res->error, sizeof(res->error),
+				 "no memory to judge with; ask for fewer "
+				 "--threads");
+			return err;
+		}
+		check_past_end(run);
+		count_errors(run, began, before);
+		for (unsigned i = 0; i < cfg->threads; i++) {
+			if (!atomic_load(&run->workers[i].no_space))
+				continue;
+			snprintf(res->error, sizeof(res->error),
+				 "%s: the file system is full; a check needs "
+				 "about %u MiB", cfg->dir,
+				 4 * FILE_BYTES >> 20);
+			return -ENOSPC;
+		}
+		clear_logs(run);
+	} while (!interrupted && stamp() < until);
+	progress(run, start, true);
+	return 0;
+}
+
+int mkw__check_run(const struct check_config *cfg, struct check_result *res)
+{
+	struct sigaction trap = { .sa_sigaction = mkw__check_trap,
+				  .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction stop = { .sa_handler = on_interrupt };
+	struct sigaction old_bus, old_int, old_term, now;
+	uint64_t began = stamp();
+	struct run *run = calloc(1, sizeof(*run));
+	int err;
+
+	*res = (struct check_result){ .epochs = 0 };
+	if (!run) {
+		snprintf(res->error, sizeof(res->error), "no memory");
+		return -ENOMEM;
+	}
+	run->cfg = cfg;
+	run->res = res;
+	run->target.ops = cfg->target_ops;
+	pthread_mutex_init(&run->mutex, NULL);
+	pthread_cond_init(&run->go, NULL);
+	sem_init(&run->parked, 0, 0);
+	sem_init(&hurry, 0, 0);
+	interrupted = 0;
+	/* Before the engine is opened: its handler passes on to this one. */
+	sigaction(SIGBUS, &trap, &old_bus);
+	sigaction(SIGINT, &stop, &old_int);
+	sigaction(SIGTERM, &stop, &old_term);
+
+	err = prepare(run);
+	if (!err)
+		err = start_threads(run);
+	if (!err)
+		err = epochs(run);
+	res->interrupted = interrupted;
+	res->wall_ns = stamp() - began;
+	for (unsigned i = 0; run->workers && i < cfg->threads; i++)
+		for (unsigned k = 0; k < OP_KINDS; k++)
+			res->ops[k] += run->workers[i].done[k];
+	if (!run->stuck) {
+		join_threads(run);
+		if (run->target.priv)
+			run->target.ops->close(&run->target);
+		dispose(run);
+	}
+	sigaction(SIGINT, &old_int, NULL);
+	sigaction(SIGTERM, &old_term, NULL);
+	/* Unless somebody put theirs on top, who may still call ours. */
+	sigaction(SIGBUS, NULL, &now);
+	if (now.sa_sigaction == mkw__check_trap)
+		sigaction(SIGBUS, &old_bus, NULL);
+	return err;
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * target_engine.c: a file of the kernel's file system, reached through the
+ * engine in every way. Dirty pages are written back soon, so that writeback
+ * takes part. The file loses its name as soon as the engine has it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "check/fsname.h"
+
+#define WRITEBACK_AGE_MS 20
+
+struct engine {
+	struct mkw_engine *engine;
+	struct mkw_file *file;
+	void *map;
+	size_t len;
+};
+
+static void engine_close(struct target *t)
+{
+	struct engine *e = t->priv;
+
+	if (!e)
+		return;
+	if (e->map)
+		mkw_unmap(e->map, e->len);
+	if (e->file)
+		mkw_file_close(e->file);
+	if (e->engine)
+		mkw_engine_close(e->engine);
+	free(e);
+	t->priv = NULL;
+}
+
+static const char *advice(int err)
+{
+	switch (err) {
+	case ENOSYS:
+		return "It needs Linux 5.19 or later with CONFIG_USERFAULTFD "
+		       "(a sandbox may hide it)";
+	case EPERM:
+	case EACCES:
+		return "Run as root, or set the sysctl "
+		       "vm.unprivileged_userfaultfd=1, or give yourself access "
+		       "to /dev/userfaultfd";
+	default:
+		return "Free some memory or descriptors";
+	}
+}
+
+static int engine_open(struct target *t, const struct check_config *cfg,
+		       size_t len)
+{
+	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
+	struct mkw_file_info info = MKW_FILE_INFO_INIT;
+	struct engine *e = calloc(1, sizeof(*e));
+	const char *what = "make its file";
+	char path[4096];
+	int fd, err;
+
+	if (!e)
+		return -ENOMEM;
+	t->priv = e;
+	e->len = len;
+	snprintf(t->label, sizeof(t->label), "mkwrite %s%s",
+		 cfg->policy == MKW_POLICY_INVALIDATE ? "invalidate" : "retry",
+		 cfg->inline_faults ? " inline" : "");
+	opt.policy = cfg->policy;
+	opt.cache_bytes = cfg->cache_bytes;
+	opt.writeback_age_ms = WRITEBACK_AGE_MS;
+	err = mkw_engine_open(&opt, &e->engine);
+	if (err) {
+		e->engine = NULL;
+		snprintf(t->error, sizeof(t->error),
+			 "the engine cannot be opened: %s. %s",
+			 strerror(-err), advice(-err));
+		goto fail;
+	}
+	snprintf(path, sizeof(path), "%s/.mkwrite-check-XXXXXX", cfg->dir);
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0) {
+		err = -errno;
+		goto explain;
+	}
+	what = "open its file";
+	err = mkw_file_open(e->engine, path, O_RDWR | O_CLOEXEC, 0, &e->file);
+	close(fd);
+	unlink(path);
+	if (err) {
+		e->file = NULL;
+		goto explain;
+	}
+	what = "size its file";
+	err = mkw_truncate(e->file, (off_t)len);
+	if (err)
+		goto explain;
+	what = "map its file";
+	err = mkw_map(e->file, NULL, len, PROT_READ | PROT_WRITE,
+		      cfg->inline_faults ? MKW_MAP_INLINE : 0, 0, &e->map);
+	if (err) {
+		e->map = NULL;
+		goto explain;
+	}
+	t->map = e->map;
+	err = mkw_file_info(e->file, &info);
+	if (err)
+		goto explain;
+	t->direct_align = info.direct_align;
+	if (!info.direct)
+		snprintf(t->note, sizeof(t->note),
+			 "the file system has no O_DIRECT: the engine's own I/O "
+			 "goes through the kernel's cache");
+	return 0;
+
+explain:
+	snprintf(t->error, sizeof(t->error),
+		 "%.200s: the engine cannot %s there: %s. Name a directory that "
+		 "you may write to, on the file system to be checked",
+		 cfg->dir, what, strerror(-err));
+fail:
+	engine_close(t);
+	return err;
+}
+
+static ssize_t engine_pread(struct target *t, void *buf, size_t len,
+			    off_t off, bool direct)
+{
+	struct engine *e = t->priv;
+
+	return mkw_pread(e->file, buf, len, off, direct ? MKW_DIRECT : 0);
+}
+
+static ssize_t engine_pwrite(struct target *t, const void *buf, size_t len,
+			     off_t off, bool direct)
+{
+	struct engine *e = t->priv;
+
+	return mkw_pwrite(e->file, buf, len, off, direct ? MKW_DIRECT : 0);
+}
+
+static int engine_punch(struct target *t, off_t off, off_t len)
+{
+	struct engine *e = t->priv;
+
+	return mkw_fallocate(e->file,
+			     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off,
+			     len);
+}
+
+static int engine_zero(struct target *t, off_t off, off_t len)
+{
+	struct engine *e = t->priv;
+
+	return mkw_fallocate(e->file,
+			     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off,
+			     len);
+}
+
+static int engine_truncate(struct target *t, off_t size)
+{
+	struct engine *e = t->priv;
+
+	return mkw_truncate(e->file, size);
+}
+
+static int engine_sync(struct target *t)
+{
+	struct engine *e = t->priv;
+
+	return mkw_sync(e->file);
+}
+
+const struct target_ops mkw__check_engine_target = {
+	.name = "engine",
+	.atomic = true,
+	.open = engine_open,
+	.pread = engine_pread,
+	.pwrite = engine_pwrite,
+	.punch = engine_punch,
+	.zero = engine_zero,
+	.truncate = engine_truncate,
+	.sync = engine_sync,
+	.close = engine_close,
+};
