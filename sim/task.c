@@ -173,6 +173,7 @@ static void task_main(void)
 
 	arrived(NULL, left_host);
 	left_host = false;
+	sim_trace("starts", 0, 0, 0);
 	t->fn(t->arg);
 	if (t->masked)
 		sim_violation("task %s ends with signals blocked", t->name);
@@ -409,7 +410,7 @@ unsigned sim_spawn(const char *name, void (*fn)(void *arg), void *arg)
 {
 	struct sim_task *t = sim_task_start(name, SIM_APP, fn, arg);
 
-	sim_step("starts", 0, 0, 0);
+	sim_point();
 	return t->id;
 }
 
@@ -425,7 +426,7 @@ int mkw__os_thread_start(struct mkw__os_thread **out, const char *name,
 			 void (*fn)(void *arg), void *arg)
 {
 	*out = (struct mkw__os_thread *)sim_task_start(name, SIM_ENGINE, fn, arg);
-	sim_step(".thread_start", 0, 0, 0);
+	sim_point();
 	return 0;
 }
 

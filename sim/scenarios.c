@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * scenarios.c: small plays of two to four tasks on one file, each around one
+ * pair of operations that used to race. To add one: a function that opens the
+ * stage, plays roles together and closes the stage, and a line in the table.
+ * The seed chooses words, variants and fault mode; what must hold is stage.c's.
+ */
+#include <string.h>
+
+#include "sim/stage.h"
+
+#define ROLES_MAX 5u
+
+struct role {
+	const char *name;
+	void (*fn)(void *arg);
+};
+
+/* What the roles of one run share, by the seed. */
+static unsigned map0, map1, variant, rounds;
+
+/* Spawns the first n roles and waits for them. */
+static void play_roles(const struct role *roles, unsigned n)
+{
+	unsigned id[ROLES_MAX];
+
+	for (unsigned i = 0; i < n; i++)
+		id[i] = sim_spawn(roles[i].name, roles[i].fn, NULL);
+	for (unsigned i = 0; i < n; i++)
+		sim_join(id[i]);
+}
+
+/* The stage with two mappings, not all pages of which are cached at first. */
+static void set_up(unsigned pages, unsigned frames)
+{
+	stage_open(pages, frames);
+	map0 = stage_map_any();
+	map1 = sim_random(2) ? map0 : stage_map_any();
+	variant = (unsigned)sim_random(64);
+	rounds = 1 + (unsigned)sim_random(3);
+	/* A page that is cached, mapped, or dirty beforehand. */
+	if (sim_random(4) == 0)
+		stage_read(0, stage.words_per_page, 0);
+	if (sim_random(4) == 0)
+		stage_load(map0, 0);
+	if (sim_random(4) == 0)
+		stage_store(map1, 1);
+}
+
+static unsigned word_of_page(unsigned page)
+{
+	return page * stage.words_per_page +
+	       (unsigned)sim_random(stage.words_per_page);
+}
+
+/* A block of the page: its first word. */
+static unsigned block_of_page(unsigned page)
+{
+	return word_of_page(page) & ~(SIM_BLOCK / 8 - 1);
+}
+
+/* ---- roles ------------------------------------------------------------- */
+
+static void loader(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_load(map0, word_of_page(0));
+}
+
+static void storer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		unsigned w = word_of_page(0);
+
+		stage_store(map0, w);
+		stage_load(map0, w);
+	}
+}
+
+static void toucher(void *arg)
+{
+	(variant & 1 ? storer : loader)(arg);
+}
+
+static void puncher(void *arg)
+{
+	(void)arg;
+	stage_punch(0, stage.words_per_page);
+	stage_load(map1, word_of_page(0));
+}
+
+static void reader(void *arg)
+{
+	(void)arg;
+	stage_read(0, stage.words_per_page, variant & 2 ? MKW_DIRECT : 0);
+}
+
+static void truncater(void *arg)
+{
+	(void)arg;
+	stage_truncate(variant & 4 ? 0 : stage.words_per_page);
+	if (variant & 8)
+		stage_load(map1, word_of_page(0));
+	stage_truncate(stage.words);
+	stage_load(map1, word_of_page(1));
+}
+
+static void far_toucher(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		unsigned w = word_of_page((unsigned)sim_random(2));
+
+		if (variant & 1)
+			stage_store(map0, w);
+		stage_load(map0, w);
+	}
+}
+
+static void direct_writer(void *arg)
+{
+	(void)arg;
+	stage_write(block_of_page(0), SIM_BLOCK / 8, MKW_DIRECT);
+	stage_load(map1, word_of_page(0));
+	if (variant & 2)
+		stage_write(0, stage.words_per_page, MKW_DIRECT);
+}
+
+static void syncer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_sync();
+}
+
+static void write_puncher(void *arg)
+{
+	(void)arg;
+	stage_store(map1, word_of_page(0));
+	stage_punch(0, stage.words_per_page * (1 + (variant & 1)));
+	if (variant & 2)
+		stage_load(map1, word_of_page(0));
+}
+
+/* Page 0 of the file into the mapping of page 1. */
+static void self_reader(void *arg)
+{
+	unsigned n = SIM_BLOCK / 8;
+
+	(void)arg;
+	if (variant & 16)
+		n = stage.words_per_page;
+	stage_read_into(map0, stage.words_per_page, 0, n,
+			variant & 1 ? MKW_DIRECT : 0);
+}
+
+static void self_writer(void *arg)
+{
+	unsigned n = SIM_BLOCK / 8;
+
+	(void)arg;
+	if (variant & 16)
+		n = stage.words_per_page;
+	stage_write_from(map1, 0, 2 * stage.words_per_page, n,
+			 variant & 2 ? MKW_DIRECT : 0);
+}
+
+/* Something exclusive, queued in between. */
+static void excluder(void *arg)
+{
+	(void)arg;
+	if (variant & 4)
+		stage_punch(stage.words_per_page, stage.words_per_page);
+	else
+		stage_write(stage.words_per_page, stage.words_per_page,
+			    variant & 8 ? MKW_DIRECT : 0);
+	if (variant & 32)
+		stage_zero(2 * stage.words_per_page, stage.words_per_page);
+}
+
+static void page1_storer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_store(map1, word_of_page(1));
+}
+
+/* ---- plays -------------------------------------------------------------- */
+
+static void fault_vs_punch(void)
+{
+	static const struct role roles[] = {
+		{ "toucher", toucher }, { "puncher", puncher },
+		{ "reader", reader },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + !(variant & 12));
+	stage_close();
+}
+
+static void fault_vs_truncate(void)
+{
+	static const struct role roles[] = {
+		{ "toucher", far_toucher }, { "truncater", truncater },
+		{ "reader", reader },
+	};
+
+	set_up(2, 0);
+	stage.may_end_short = true;
+	play_roles(roles, 2 + !(variant & 48));
+	stage_close();
+}
+
+static void fault_vs_direct_write(void)
+{
+	static const struct role roles[] = {
+		{ "loader", loader }, { "writer", direct_writer },
+		{ "reader", reader },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + !(variant & 12));
+	stage_close();
+}
+
+static void store_vs_direct_write(void)
+{
+	static const struct role roles[] = {
+		{ "storer", storer }, { "writer", direct_writer },
+		{ "loader", loader },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + !(variant & 12));
+	stage_close();
+}
+
+static void writeback_vs_punch(void)
+{
+	static const struct role roles[] = {
+		{ "syncer", syncer }, { "puncher", write_puncher },
+		{ "storer", storer },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + !(variant & 12));
+	stage_close();
+}
+
+static void writeback_vs_store(void)
+{
+	static const struct role roles[] = {
+		{ "syncer", syncer }, { "storer", storer },
+		{ "writer", direct_writer },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + !(variant & 12));
+	stage_close();
+}
+
+static void direct_read_into_own_mapping(void)
+{
+	static const struct role roles[] = {
+		{ "reader", self_reader }, { "excluder", excluder },
+		{ "storer", page1_storer },
+	};
+
+	stage_open(3, 0);
+	map0 = stage_map_any();
+	map1 = stage_map_any();
+	variant = (unsigned)sim_random(64);
+	rounds = 1;
+	play_roles(roles, 2 + (variant & 32 ? 1 : 0));
+	stage_close();
+}
+
+static void crosswise_buffers(void)
+{
+	static const struct role roles[] = {
+		{ "reader", self_reader }, { "writer", self_writer },
+		{ "loader", loader }, { "excluder", excluder },
+	};
+
+	stage_open(3, 0);
+	map0 = stage_map_any();
+	map1 = stage_map_any();
+	variant = (unsigned)sim_random(64) & ~32u;
+	rounds = 2;
+	play_roles(roles, 3 + (variant & 4 ? 1 : 0));
+	stage_close();
+}
+
+/* ---- reclaim ------------------------------------------------------------ */
+
+static void roamer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 8; i++) {
+		unsigned w = word_of_page((unsigned)sim_random(stage.pages));
+
+		switch (sim_random(6)) {
+		case 0:
+			stage_store(map0, w);
+			break;
+		case 1:
+			stage_read(w, 1, 0);
+			break;
+		case 2:
+			stage_write(w, 1, 0);
+			break;
+		default:
+			stage_load(map1, w);
+			break;
+		}
+	}
+}
+
+static void reclaim_vs_fault(void)
+{
+	static const struct role roles[] = {
+		{ "roamer-1", roamer }, { "roamer-2", roamer },
+		{ "roamer-3", roamer },
+	};
+
+	set_up(6, 2 + (unsigned)sim_random(3));
+	play_roles(roles, 2 + (variant & 1));
+	stage_close();
+}
+
+/* ---- mixed -------------------------------------------------------------- */
+
+static void some_operation(void)
+{
+	unsigned w = word_of_page((unsigned)sim_random(stage.pages));
+	unsigned n = 1 + (unsigned)sim_random(stage.words - w);
+	unsigned b = w & ~(SIM_BLOCK / 8 - 1);
+	unsigned bn = SIM_BLOCK / 8 * (1 + (unsigned)sim_random((stage.words - b) /
+								(SIM_BLOCK / 8)));
+	unsigned map = sim_random(2) ? map0 : map1;
+
+	switch (sim_random(20)) {
+	case 0:
+		stage_read(w, n, 0);
+		break;
+	case 1:
+		stage_read(b, bn, MKW_DIRECT);
+		break;
+	case 2:
+		stage_write(w, n, 0);
+		break;
+	case 3:
+		stage_write(b, bn, MKW_DIRECT);
+		break;
+	case 4:
+		stage_punch(w, n);
+		break;
+	case 5:
+		stage_punch(0, stage.words_per_page);
+		break;
+	case 6:
+		stage_zero(w, n);
+		break;
+	case 7:
+		stage_sync();
+		break;
+	case 8:
+		stage_allocate(w, n);
+		break;
+	case 9:
+		stage_read(w, n, MKW_NOWAIT | (sim_random(2) && w == b && !(n % 2) ?
+						       MKW_DIRECT : 0));
+		break;
+	case 10:
+		stage_write(w, n, MKW_NOWAIT);
+		break;
+	case 11:
+		stage_resident();
+		break;
+	case 12:
+		stage_seek();
+		break;
+	case 13: case 14: case 15:
+		stage_store(map, w);
+		break;
+	default:
+		stage_load(map, w);
+		break;
+	}
+}
+
+static void mixer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 6; i++)
+		some_operation();
+}
+
+static void mixed_truncater(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2; i++) {
+		stage_load(map0, word_of_page(0));
+		stage_truncate(stage.words_per_page *
+			       (unsigned)sim_random(stage.pages));
+		stage_load(map1, word_of_page(1));
+		stage_truncate(stage.words);
+	}
+}
+
+static void mixed(void)
+{
+	static const struct role roles[] = {
+		{ "mixer-1", mixer }, { "mixer-2", mixer }, { "mixer-3", mixer },
+		{ "mixer-4", mixer },
+	};
+
+	/* A plentiful cache, or one that holds less than an operation. */
+	set_up(4, sim_random(2) ? 0 : 2 + (unsigned)sim_random(3));
+	play_roles(roles, 3 + (variant & 1));
+	stage_close();
+}
+
+static void mixed_truncate(void)
+{
+	static const struct role roles[] = {
+		{ "truncater", mixed_truncater }, { "roamer", roamer },
+		{ "roamer-2", roamer },
+	};
+
+	set_up(4, sim_random(2) ? 0 : 2 + (unsigned)sim_random(3));
+	stage.may_end_short = true;
+	play_roles(roles, 2 + (variant & 1));
+	stage_close();
+}
+
+/* ---- the table ---------------------------------------------------------- */
+
+const struct scenario scenarios[] = {
+	{ "fault-vs-punch",
+	  "a fault instantiates a page while it is punched (the race of 2012)",
+	  fault_vs_punch, 0, 0 },
+	{ "fault-vs-truncate", "a fault while the file shrinks and grows again",
+	  fault_vs_truncate, 0, 0 },
+	{ "fault-vs-direct-write", "a fault while the page is written past the cache",
+	  fault_vs_direct_write, 0, 0 },
+	{ "store-vs-direct-write-same-page",
+	  "stores next to the blocks of a direct write",
+	  store_vs_direct_write, 0, 0 },
+	{ "writeback-vs-punch", "a dirty page is written back while it is punched",
+	  writeback_vs_punch, 0, 0 },
+	{ "writeback-vs-store", "a dirty page is written back while it is stored to",
+	  writeback_vs_store, 0, 0 },
+	{ "direct-read-into-own-mapping",
+	  "the buffer of a read is a mapping of the same file",
+	  direct_read_into_own_mapping, 0, 0 },
+	{ "crosswise-buffers", "two tasks, each with its buffer where the other works",
+	  crosswise_buffers, 0, 0 },
+	{ "reclaim-vs-fault", "more pages in use than the cache holds",
+	  reclaim_vs_fault, 0, 0 },
+	{ "mixed", "every operation, on four pages",
+	  mixed, 0, 0 },
+	{ "mixed-truncate", "loads, stores, reads and writes while the size changes",
+	  mixed_truncate, 0, 0 },
+};
+const unsigned scenario_count = sizeof(scenarios) / sizeof(scenarios[0]);

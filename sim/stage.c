@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stage.c: operations that record themselves, and the judgement; see stage.h.
+ *
+ * What is judged at the end of a run, when no task is left:
+ *   - every word's history, with the loads, reads, direct reads and the disk's
+ *     content of the end as further reads of it (G1, G5)
+ *   - stray blocks: a page whose last change was a punch or a truncation, begun
+ *     when every write of it had ended, has no block on the disk (G4)
+ *   - the engine's own mkw__engine_verify(), and that it closes without leaving
+ *     memory, frames or mappings
+ */
+#include "sim/stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/core.h"
+#include "core/map.h"
+#include "core/testing.h"
+#include "sim/history.h"
+
+#define WORD 8u
+#define PAGES_MAX 64u
+
+struct stage_options stage_options;
+struct stage stage;
+
+static uint64_t next_value;
+/* For stray blocks: ticks. */
+static struct {
+	uint64_t last_write;	/* the end of the last that put data there */
+	uint64_t last_take;	/* the start of the last that took it all */
+} page_times[PAGES_MAX];
+
+static uint64_t words[SIM_WORDS_MAX];
+
+/* ---- opening ---------------------------------------------------------- */
+
+static void check(int64_t r, const char *what)
+{
+	if (r < 0)
+		sim_violation("%s failed: %s", what, strerror((int)-r));
+}
+
+void stage_open(unsigned pages, unsigned frames)
+{
+	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
+
+	memset(&stage, 0, sizeof(stage));
+	memset(page_times, 0, sizeof(page_times));
+	next_value = 0;
+	stage.page = mkw__os_page_size();
+	stage.pages = pages;
+	stage.words_per_page = (unsigned)(stage.page / WORD);
+	stage.words = pages * stage.words_per_page;
+	if (pages > PAGES_MAX)
+		sim_violation("scenario: %u pages, %u at most", pages, PAGES_MAX);
+
+	stage.disk = sim_disk_create(pages * stage.page);
+	for (unsigned w = 0; w < stage.words; w++) {
+		/* Of large pages only the first words are looked at. */
+		if (w < SIM_WORDS_MAX)
+			words[w] = STAGE_OLD + w;
+		sim_disk_poke(stage.disk, w * WORD, STAGE_OLD + w);
+	}
+	sim_history_reset(stage.words < SIM_WORDS_MAX ? stage.words :
+							SIM_WORDS_MAX, words);
+	memset(&mkw__testing, 0, sizeof(mkw__testing));
+	mkw__testing.policy_none = stage_options.policy == STAGE_NONE;
+	mkw__testing.r0_off = stage_options.r0_off;
+	mkw__testing.mutants = stage_options.mutants;
+	mkw__testing.cache_frames = frames ? frames : 4 * PAGES_MAX;
+	mkw__map_reset();
+	/* Under `none` overlapping is what the story is about. */
+	sim_disk_strict(stage.disk, stage_options.policy != STAGE_NONE);
+
+	opt.policy = stage_options.policy == STAGE_INVALIDATE ?
+			     MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY;
+	check(mkw_engine_open(&opt, &stage.engine), "mkw_engine_open()");
+	check(mkw__file_attach(stage.engine, sim_disk_store(stage.disk), true,
+			       &stage.file), "mkw__file_attach()");
+}
+
+unsigned stage_map(bool in_thread, bool writable)
+{
+	unsigned n = stage.maps++;
+	void *addr;
+
+	check(mkw_map(stage.file, NULL, stage.pages * stage.page,
+		      writable ? PROT_READ | PROT_WRITE : PROT_READ,
+		      in_thread ? MKW_MAP_INLINE : 0, 0, &addr), "mkw_map()");
+	stage.map[n] = (uintptr_t)addr;
+	return n;
+}
+
+unsigned stage_map_any(void)
+{
+	return stage_map(sim_random(2), true);
+}
+
+/* ---- recording -------------------------------------------------------- */
+
+static unsigned page_of(unsigned word)
+{
+	return word / stage.words_per_page;
+}
+
+static uint64_t new_value(void)
+{
+	return ((uint64_t)sim_self() << 16) + ++next_value;
+}
+
+/* Some of the words get data, at some time from 'start' on. */
+static void wrote(unsigned word, unsigned n)
+{
+	uint64_t now = sim_tick();
+
+	for (unsigned p = page_of(word); n && p <= page_of(word + n - 1); p++)
+		if (p < PAGES_MAX)
+			page_times[p].last_write = now;
+}
+
+/* Data is taken from whole pages; started at the tick 'start'. */
+static void took(unsigned word, unsigned n, uint64_t start)
+{
+	unsigned end = page_of(word + n);
+
+	for (unsigned p = page_of(word + stage.words_per_page - 1); p < end; p++)
+		if (p < PAGES_MAX && start > page_times[p].last_take)
+			page_times[p].last_take = start;
+}
+
+static void record_zeros(unsigned word, unsigned n, uint64_t start,
+			 const char *what)
+{
+	for (unsigned i = 0; i < n; i++)
+		sim_history_add(word + i, what, true, 0, start, false);
+}
+
+/* ---- mapped accesses --------------------------------------------------- */
+
+/* A page past the end has no access; a failed read has none either. */
+static void check_access(enum sim_outcome o, const char *what, unsigned word)
+{
+	if (o == SIM_OK || (o == SIM_BUS && (stage.may_end_short || stage.may_fail)))
+		return;
+	sim_violation("%s of word %u gets %s", what, word,
+		      o == SIM_BUS ? "SIGBUS" : "SIGSEGV");
+}
+
+void stage_load(unsigned map, unsigned word)
+{
+	uint64_t start = sim_tick(), v = 0;
+	enum sim_outcome o = sim_load(stage.map[map] + word * WORD, &v);
+
+	check_access(o, "a load", word);
+	if (o == SIM_OK)
+		sim_history_add(word, "load", false, v, start, false);
+}
+
+void stage_store(unsigned map, unsigned word)
+{
+	uint64_t start = sim_tick(), v = new_value();
+	enum sim_outcome o;
+
+	o = sim_store(stage.map[map] + word * WORD, v);
+	check_access(o, "a store", word);
+	if (o != SIM_OK)
+		return;
+	sim_history_add(word, "store", true, v, start, false);
+	wrote(word, 1);
+}
+
+/* ---- reads and writes -------------------------------------------------- */
+
+static const char *read_name(unsigned flags)
+{
+	return flags & MKW_DIRECT ? "direct read" : "pread";
+}
+
+static const char *write_name(unsigned flags)
+{
+	return flags & MKW_DIRECT ? "direct write" : "pwrite";
+}
+
+/* How much of n words is to be had at the file's end. */
+static void check_count(ssize_t r, unsigned n, const char *what)
+{
+	if (r == (ssize_t)(n * WORD) || (r >= 0 && stage.may_end_short) ||
+	    (r == -EIO && stage.may_fail))
+		return;
+	sim_violation("%s of %u bytes returned %lld", what, n * WORD,
+		      (long long)r);
+}
+
+void stage_read(unsigned word, unsigned n, unsigned flags)
+{
+	uint64_t buf[n], start = sim_tick();
+	ssize_t r;
+
+	sim_step(flags & MKW_DIRECT ? "direct read of words [%llu, %llu)" :
+				      "pread of words [%llu, %llu)",
+		 word, word + n, 0);
+	memset(buf, 0xee, sizeof(buf));
+	r = mkw_pread(stage.file, buf, sizeof(buf), word * WORD, flags);
+	if (r == -EAGAIN && (flags & MKW_NOWAIT))
+		return;
+	check_count(r, n, read_name(flags));
+	sim_step("the read returns %llu bytes, the first word is %llx", (uint64_t)r,
+		 r > 0 ? buf[0] : 0, 0);
+	for (unsigned i = 0; r > 0 && i < (unsigned)r / WORD; i++)
+		sim_history_add(word + i, read_name(flags), false, buf[i],
+				start, false);
+}
+
+/* A write of n words returned r; values: what they are. */
+static void record_write(unsigned word, unsigned n, const uint64_t *values,
+			 ssize_t r, uint64_t start, const char *what)
+{
+	for (unsigned i = 0; i < n; i++)
+		sim_history_add(word + i, what, true, values[i], start,
+				r < (ssize_t)((i + 1) * WORD));
+	wrote(word, n);
+}
+
+void stage_write(unsigned word, unsigned n, unsigned flags)
+{
+	uint64_t buf[n], start = sim_tick();
+	ssize_t r;
+
+	for (unsigned i = 0; i < n; i++)
+		buf[i] = new_value();
+	sim_step(flags & MKW_DIRECT ?
+			 "direct write of words [%llu, %llu), the first %llx" :
+			 "pwrite of words [%llu, %llu), the first %llx",
+		 word, word + n, buf[0]);
+	r = mkw_pwrite(stage.file, buf, sizeof(buf), word * WORD, flags);
+	if (r == -EAGAIN && (flags & MKW_NOWAIT))
+		return;
+	if (r != (ssize_t)sizeof(buf) && !(r < 0 && stage.may_fail))
+		sim_violation("%s of %u bytes returned %lld", write_name(flags),
+			      n * WORD, (long long)r);
+	sim_step("the write has returned", 0, 0, 0);
+	record_write(word, n, buf, r, start, write_name(flags));
+}
+
+/*
+ * A copy reads one word and writes another with what it got, so its value is
+ * known only where the source is: scenarios leave the source alone, whose
+ * words then have their first values.
+ */
+void stage_read_into(unsigned map, unsigned to, unsigned word, unsigned n,
+		     unsigned flags)
+{
+	uint64_t buf[n], start = sim_tick();
+	ssize_t r;
+
+	sim_step(flags & MKW_DIRECT ?
+			 "direct read of words [%llu, %llu) into the mapping at word %llu" :
+			 "pread of words [%llu, %llu) into the mapping at word %llu",
+		 word, word + n, to);
+	for (unsigned i = 0; i < n; i++)
+		buf[i] = STAGE_OLD + word + i;
+	r = mkw_pread(stage.file, (void *)(stage.map[map] + to * WORD), n * WORD,
+		      word * WORD, flags);
+	if (r != -EFAULT || !stage.may_end_short)
+		check_count(r, n, "a read into a mapping");
+	sim_step("the copy returns %llu", (uint64_t)r, 0, 0);
+	record_write(to, n, buf, r, start, "read into");
+}
+
+void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
+		      unsigned flags)
+{
+	uint64_t buf[n], start = sim_tick();
+	ssize_t r;
+
+	sim_step(flags & MKW_DIRECT ?
+			 "direct write of words [%llu, %llu) out of the mapping at word %llu" :
+			 "pwrite of words [%llu, %llu) out of the mapping at word %llu",
+		 word, word + n, from);
+	for (unsigned i = 0; i < n; i++)
+		buf[i] = STAGE_OLD + from + i;
+	r = mkw_pwrite(stage.file, (void *)(stage.map[map] + from * WORD),
+		       n * WORD, word * WORD, flags);
+	if (r != (ssize_t)(n * WORD) && !(r == -EFAULT && stage.may_end_short))
+		sim_violation("a write of %u bytes out of a mapping returned %lld",
+			      n * WORD, (long long)r);
+	sim_step("the copy returns %llu", (uint64_t)r, 0, 0);
+	record_write(word, n, buf, r, start, "write from");
+}
+
+/* ---- the others -------------------------------------------------------- */
+
+void stage_punch(unsigned word, unsigned n)
+{
+	uint64_t start = sim_tick();
+
+	sim_step("punches words [%llu, %llu)", word, word + n, 0);
+	check(mkw_fallocate(stage.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			    word * WORD, n * WORD), "punching a hole");
+	sim_step("the punch has returned", 0, 0, 0);
+	record_zeros(word, n, start, "punch");
+	took(word, n, start);
+}
+
+void stage_zero(unsigned word, unsigned n)
+{
+	uint64_t start = sim_tick();
+
+	sim_step("zeroes words [%llu, %llu)", word, word + n, 0);
+	check(mkw_fallocate(stage.file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+			    word * WORD, n * WORD), "zeroing a range");
+	sim_step("the zeroing has returned", 0, 0, 0);
+	record_zeros(word, n, start, "zero range");
+	wrote(word, n);
+}
+
+void stage_allocate(unsigned word, unsigned n)
+{
+	sim_step("allocates words [%llu, %llu)", word, word + n, 0);
+	check(mkw_fallocate(stage.file, FALLOC_FL_KEEP_SIZE, word * WORD,
+			    n * WORD), "allocating");
+	wrote(word, n);
+}
+
+/* Only one task truncates: it knows what the size was. */
+void stage_truncate(unsigned size)
+{
+	uint64_t start = sim_tick();
+	unsigned old = (unsigned)(mkw_size(stage.file) / WORD);
+	unsigned first = size < old ? size : old;
+
+	sim_step("truncates to %llu words", size, 0, 0);
+	stage.may_end_short = true;
+	check(mkw_truncate(stage.file, size * WORD), "truncating");
+	sim_step("the truncation has returned", 0, 0, 0);
+	record_zeros(first, stage.words - first, start, "truncate");
+	if (size < old)
+		took(first, stage.words - first, start);
+}
+
+void stage_sync(void)
+{
+	int r;
+
+	sim_step("syncs", 0, 0, 0);
+	r = mkw_sync(stage.file);
+	if (r != -EIO || !stage.may_fail)
+		check(r, "syncing");
+	sim_step("the sync has returned", 0, 0, 0);
+}
+
+void stage_remap(unsigned map)
+{
+	void *addr;
+
+	sim_step("unmaps and maps again", 0, 0, 0);
+	check(mkw_unmap((void *)stage.map[map], stage.pages * stage.page),
+	      "mkw_unmap()");
+	check(mkw_map(stage.file, NULL, stage.pages * stage.page,
+		      PROT_READ | PROT_WRITE,
+		      sim_random(2) ? MKW_MAP_INLINE : 0, 0, &addr), "mkw_map()");
+	stage.map[map] = (uintptr_t)addr;
+}
+
+void stage_resident(void)
+{
+	unsigned char vec[PAGES_MAX];
+
+	check(mkw_resident(stage.file, 0, stage.pages * stage.page, vec),
+	      "mkw_resident()");
+}
+
+void stage_seek(void)
+{
+	int64_t r = mkw_seek(stage.file, 0, sim_random(2) ? SEEK_DATA : SEEK_HOLE);
+
+	if (r != -ENXIO)
+		check(r, "mkw_seek()");
+}
+
+/* ---- judging ----------------------------------------------------------- */
+
+static unsigned words_watched(void)
+{
+	unsigned n = (unsigned)(mkw_size(stage.file) / WORD);
+
+	if (n > stage.words)
+		n = stage.words;
+	return n < SIM_WORDS_MAX ? n : SIM_WORDS_MAX;
+}
+
+static void read_all(void)
+{
+	unsigned n = words_watched();
+
+	for (unsigned m = 0; m < stage.maps; m++)
+		for (unsigned w = 0; w < n; w++)
+			stage_load(m, w);
+	for (unsigned w = 0; w < n; w += stage.words_per_page) {
+		unsigned some = stage.words_per_page < n - w ?
+					stage.words_per_page : n - w;
+
+		stage_read(w, some, 0);
+		if (some % (SIM_BLOCK / WORD) == 0)
+			stage_read(w, some, MKW_DIRECT);
+	}
+}
+
+static void read_disk(void)
+{
+	unsigned n = words_watched();
+
+	if (sim_disk_len(stage.disk) != (uint64_t)mkw_size(stage.file))
+		sim_violation("the file's size is %lld, the disk's %llu",
+			      (long long)mkw_size(stage.file),
+			      (unsigned long long)sim_disk_len(stage.disk));
+	for (unsigned w = 0; w < n; w++)
+		sim_history_add(w, "disk", false,
+				sim_disk_peek(stage.disk, w * WORD), sim_tick(),
+				false);
+}
+
+static void stray_blocks(void)
+{
+	for (unsigned p = 0; p < stage.pages; p++) {
+		if (page_times[p].last_take <= page_times[p].last_write)
+			continue;
+		for (uint64_t off = p * stage.page; off < (p + 1) * stage.page;
+		     off += SIM_BLOCK)
+			if (sim_disk_allocated(stage.disk, off))
+				sim_violation("stray block at offset %llu: the last change of its page was to punch it",
+					      (unsigned long long)off);
+	}
+}
+
+void stage_close(void)
+{
+	bool early = sim_random(2);
+
+	sim_settle();
+	sim_step("all tasks have ended: reads everything, in every way", 0, 0, 0);
+	if (early)
+		read_all();
+	stage_sync();
+	read_disk();
+	stray_blocks();
+	if (!early)
+		read_all();
+	/* Nothing that was only read may become dirty. */
+	stray_blocks();
+	sim_history_judge();
+
+	sim_settle();
+	mkw__engine_verify(stage.engine);
+	for (unsigned m = 0; m < stage.maps; m++)
+		check(mkw_unmap((void *)stage.map[m], stage.pages * stage.page),
+		      "mkw_unmap()");
+	check(mkw_file_close(stage.file), "mkw_file_close()");
+	check(mkw_engine_close(stage.engine), "mkw_engine_close()");
+}
+
+/* ---- runs -------------------------------------------------------------- */
+
+static void play(void *arg)
+{
+	const struct scenario *s = arg;
+
+	s->play();
+}
+
+bool scenario_run(const struct scenario *s, const struct stage_options *opt,
+		  uint64_t seed, bool trace, struct sim_result *res)
+{
+	struct sim_config cfg = {
+		.seed = seed,
+		.page_size = s->page_size,
+		.step_limit = s->step_limit,
+		/* Half of the runs on a machine that has no rare moods. */
+		.oddities = seed % 2,
+		.trace = trace,
+	};
+
+	stage_options = *opt;
+	return sim_run(&cfg, play, (void *)(uintptr_t)s, res);
+}

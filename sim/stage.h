@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * stage.h: what a scenario plays on: an engine, a file on the simulated disk, a
+ * few mappings, and operations that record what they read and wrote, so that
+ * stage_close() can judge it.
+ *
+ * The unit is the aligned word of eight bytes. At first every word of the file
+ * holds a value of its own (OLD + its number) and every block is allocated.
+ * Whatever is written is unique, but for zero.
+ */
+#ifndef SIM_STAGE_H
+#define SIM_STAGE_H
+
+#include "mkwrite/mkwrite.h"
+#include "sim/sim.h"
+
+#define STAGE_OLD 0xa000u
+#define STAGE_MAPS 4u
+
+enum stage_policy { STAGE_NONE, STAGE_INVALIDATE, STAGE_RETRY };
+
+struct stage_options {
+	enum stage_policy policy;
+	uint64_t mutants;	/* as mkw__testing.mutants */
+	bool r0_off;
+};
+extern struct stage_options stage_options;
+
+struct stage {
+	struct mkw_engine *engine;
+	struct mkw_file *file;
+	struct sim_disk *disk;
+	size_t page;
+	unsigned pages, words;		/* of the file at first; the file's words */
+	unsigned words_per_page;
+	uintptr_t map[STAGE_MAPS];	/* of the whole file each */
+	unsigned maps;
+	bool may_end_short;		/* somebody truncates: SIGBUS is fine */
+	bool may_fail;			/* the disk fails */
+};
+extern struct stage stage;
+
+/* Opens engine and file; frames: the cache's size in pages, 0 for plenty. */
+void stage_open(unsigned pages, unsigned frames);
+/* Maps the whole file; a number for the operations below. */
+unsigned stage_map(bool in_thread, bool writable);
+/* By the seed, in thread or not. */
+unsigned stage_map_any(void);
+/*
+ * When all tasks have ended: reads everything in every way, syncs, compares
+ * with the disk, looks for stray blocks, has the engine verify itself, closes
+ * everything, and judges.
+ */
+void stage_close(void);
+
+/* ---- operations; violations unless they do what the header says -------- */
+
+void stage_load(unsigned map, unsigned word);
+void stage_store(unsigned map, unsigned word);
+/* flags: of mkw_pread(); all counts in words. */
+void stage_read(unsigned word, unsigned n, unsigned flags);
+void stage_write(unsigned word, unsigned n, unsigned flags);
+/* Reads [word, word + n) of the file into the mapping from word 'to' on. */
+void stage_read_into(unsigned map, unsigned to, unsigned word, unsigned n,
+		     unsigned flags);
+/* Writes the words of the mapping from 'from' on to the file at word. */
+void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
+		      unsigned flags);
+void stage_punch(unsigned word, unsigned n);
+void stage_zero(unsigned word, unsigned n);
+void stage_allocate(unsigned word, unsigned n);
+void stage_truncate(unsigned words);
+void stage_sync(void);
+/* Unmaps and maps again. */
+void stage_remap(unsigned map);
+void stage_resident(void);
+void stage_seek(void);
+
+/* ---- scenarios --------------------------------------------------------- */
+
+struct scenario {
+	const char *name;
+	const char *about;
+	void (*play)(void);
+	size_t page_size;	/* 0: the usual */
+	uint64_t step_limit;	/* 0: the usual */
+};
+extern const struct scenario scenarios[];
+extern const unsigned scenario_count;
+
+/* One run of a scenario by a seed. True: no violation. */
+bool scenario_run(const struct scenario *s, const struct stage_options *opt,
+		  uint64_t seed, bool trace, struct sim_result *res);
+
+#endif /* SIM_STAGE_H */
