@@ -117,7 +117,7 @@ void mkw__os_signals_restore(const struct mkw__os_sigmask *saved);
  * Copy between engine memory and application memory, as ordinary loads and
  * stores in the calling task: they may fault, and in an engine mapping they
  * fault into the engine, so no lock of the engine may be held then (rule R0).
- * Aligned 8-byte words of the destination are stored in one piece.
+ * Aligned 8-byte words of the application's memory are moved in one piece.
  * -EFAULT: the address is not mapped, or not with that access.
  */
 int mkw__os_user_read(void *dst, const void *user_src, size_t len);

@@ -2,7 +2,7 @@
 /*
  * linux.h: what the files of src/os/linux share among themselves.
  *
- *   task.c    threads, signals masks, mutex, event, clock, memory, panic
+ *   task.c    threads, signal masks, mutex, event, clock, memory, panic
  *   mmu.c     userfaultfd and page-table calls
  *   frames.c  memfd, alias mappings
  *   trap.c    SIGBUS and SIGSEGV, copies that survive a bad address
@@ -43,6 +43,8 @@ int mkw__mmu_map(struct mkw__os_mmu *mmu, int fd, uintptr_t hint, size_t len,
 
 /* Installs the signal handlers, once in a process. */
 void mkw__trap_install(void);
+/* For tests, whose runner takes these signals for itself around each of them. */
+void mkw__trap_reinstall(void);
 
 /*
  * Copies in which either side may be application memory: -EFAULT where it is

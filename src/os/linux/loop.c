@@ -462,10 +462,8 @@ int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
 
 void mkw__os_loop_pause(struct mkw__os_loop *l, bool on)
 {
+	/* What is announced meanwhile stays noted in l->readable. */
 	l->paused = on;
-	/* What came meanwhile is read without being announced again. */
-	if (!on)
-		l->readable |= l->mmu != NULL;
 }
 
 void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)

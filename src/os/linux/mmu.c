@@ -339,6 +339,9 @@ int mkw__os_pte_continue(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
 	if (flags & MKW__PTE_DONTWAKE)
 		c.mode |= UFFDIO_CONTINUE_MODE_DONTWAKE;
 	err = ioctl(mmu->fd, UFFDIO_CONTINUE, &c) ? -errno : 0;
+	/* Said of bad arguments before anything, or of a page past the end. */
+	if (err == -EINVAL && c.mapped == -EINVAL)
+		err = -EFAULT;
 	*done = progress(c.mapped);
 	return err;
 }

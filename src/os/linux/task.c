@@ -12,11 +12,12 @@
  *	mutex	0 free	1 held	2 held, and somebody may sleep
  *	event	0 unset	1 set	2 unset, and the waiter may sleep
  *
- * Engine threads run with every signal blocked but two kinds: those that a
- * fault of their own raises, so that a bug is reported by whoever reports
- * crashes in this process, and SIGSETXID (33), by which the C library makes
- * setuid() act on all threads: it waits for each of them, so a thread that
- * blocked it for good would hang the caller.
+ * Engine threads run with every signal blocked but these: those that a fault
+ * of their own raises, so that a bug is reported by whoever reports crashes in
+ * this process, and SIGSETXID (33), by which the C library makes setuid() act
+ * on all threads: it waits for each of them, so a thread that blocked it for
+ * good would hang the caller. (The C library opens its signal 32 in every
+ * thread too; that one is for cancelling it, which nobody does to ours.)
  */
 #include <errno.h>
 #include <linux/futex.h>

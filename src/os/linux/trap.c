@@ -371,22 +371,34 @@ out:
 	errno = saved_errno;
 }
 
+static void set_handlers(void)
+{
+	struct sigaction sa = { .sa_sigaction = on_signal,
+				.sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	/* All of them: sigfillset() would leave out cancellation. */
+	memset(&sa.sa_mask, 0xff, sizeof(sa.sa_mask));
+	sigaction(SIGBUS, &sa, NULL);
+	sigaction(SIGSEGV, &sa, NULL);
+}
+
 void mkw__trap_install(void)
 {
 	static struct mkw__os_mutex mutex;
 	static bool installed;
-	struct sigaction sa = { .sa_sigaction = on_signal,
-				.sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 	mkw__os_mutex_lock(&mutex);
 	if (!installed) {
-		memset(&sa.sa_mask, 0xff, sizeof(sa.sa_mask));
 		/* First asked, then set: a fault may come in between. */
 		sigaction(SIGBUS, NULL, &previous_bus);
 		sigaction(SIGSEGV, NULL, &previous_segv);
-		sigaction(SIGBUS, &sa, NULL);
-		sigaction(SIGSEGV, &sa, NULL);
+		set_handlers();
 		installed = true;
 	}
 	mkw__os_mutex_unlock(&mutex);
+}
+
+void mkw__trap_reinstall(void)
+{
+	set_handlers();
 }
