@@ -151,12 +151,12 @@ static void verify_page(struct mkw__inode *in, uint64_t idx, uint32_t word,
 static void verify_inode(struct mkw__inode *in, uint64_t *present,
 			 uint64_t *dirty)
 {
-	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
-	uint64_t idx, here = 0;
+	uint64_t idx, size, here = 0;
+	struct mkw__excl x;
 
-	if (!mkw__range_idle(&in->iolock) ||
-	    !mkw__range_idle(&in->invalidate_lock))
-		mkw__os_panic("verify: a lock of an idle file is held");
+	/* An access goes on a moment before its fault has let go of the locks. */
+	mkw__excl_lock(in, &x, 0, MKW__RANGE_MAX, EXCL_TAKE, false);
+	size = atomic_load_explicit(&in->size, memory_order_acquire);
 	mkw__mutex_lock(&in->tree);
 	for (idx = 0; (idx = mkw__page_next_locked(in, idx, UINT64_MAX,
 						   ~PG_BIT(PG_ABSENT))) !=
@@ -178,6 +178,7 @@ static void verify_inode(struct mkw__inode *in, uint64_t *present,
 		if (!TAILQ_EMPTY(&in->waiters[i]))
 			mkw__os_panic("verify: somebody waits for a page of an idle file");
 	mkw__mutex_unlock(&in->tree);
+	mkw__excl_unlock(in, &x);
 }
 
 void mkw__engine_verify(struct mkw_engine *e)

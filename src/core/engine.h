@@ -249,7 +249,8 @@ void mkw__pool_fini(struct mkw_engine *e);
 /* Up to want frames; how many it gave. Kicks the flusher when few are left. */
 size_t mkw__pool_frames_get(struct mkw_engine *e, size_t want);
 void mkw__pool_frames_put(struct mkw_engine *e, size_t n);
-struct mkw__leaf *mkw__pool_leaf_get(struct mkw_engine *e);
+/* An empty leaf for pages from `first`, known to reclaim; NULL: there is none. */
+struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first);
 void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf);
 /* NULL: none is free. _wait: sleeps for one; see pool.c for who may. */
 struct mkw__buf *mkw__pool_buf_get(struct mkw_engine *e);

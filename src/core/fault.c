@@ -401,43 +401,36 @@ static int fail_locked(struct mkw__fault *f, const struct mkw__map *m)
 /* ---- filling ---------------------------------------------------------- */
 
 /*
- * Publishes what was read straight into the mapping that waits for it, which
- * saves a call: the first page as the access wants it, the rest protected.
- * Pages that are mapped by it: *mapped; the state that they take: *state. What is
- * left is published through the frames alone.
+ * Publishes what was read straight into the mapping that waits for it, protected,
+ * which saves a call; how many pages. What is left is published through the
+ * frames alone. Never writable: while the page is FILLING a sync would pass over
+ * a store to it, so a store goes on from 1, to be made DIRTY first.
  */
-static void publish_mapped(struct mkw__fault *f, size_t *mapped,
-			   enum mkw__page_state *state)
+static size_t publish_mapped(struct mkw__fault *f)
 {
 	struct mkw__inode *in = f->inode;
 	unsigned shift = f->engine->page_shift;
+	unsigned flags = MKW__PTE_WP | (f->write ? MKW__PTE_DONTWAKE : 0);
 	struct mkw__range_req table;
 	const struct mkw__map *m;
 	uint64_t first, end;
-	size_t done = 0, n;
+	size_t done = 0;
 
-	*mapped = 0;
-	*state = PG_CLEAN;
 	/* Poison in other mappings must be lifted: the long way does that. */
 	if (atomic_load_explicit(&in->poisoned, memory_order_acquire))
-		return;
+		return 0;
 	mkw__map_table_lock(&table);
 	m = mkw__map_find(f->addr);
 	if (m && m->mmu == f->mmu && m->inode == in) {
-		bool store = f->write && m->writable;
-
 		mkw__map_pages(m, &first, &end);
-		n = mkw__min(f->fill_pages, end - f->fill_first);
-		/* The page is FILLING, hence ours, until it is DIRTY. */
+		end = mkw__min(end, f->fill_first + f->fill_pages);
 		if (mkw__map_addr(m, f->fill_first) == page_base(f))
 			mkw__os_pte_copy(m->mmu, page_base(f), f->buf->mem,
-					 store ? f->engine->page : n << shift,
-					 store ? 0 : MKW__PTE_WP, &done);
-		*mapped = done >> shift;
-		if (store && *mapped)
-			*state = PG_DIRTY;
+					 (end - f->fill_first) << shift, flags,
+					 &done);
 	}
 	mkw__map_table_unlock(&table);
+	return done >> shift;
 }
 
 static enum mkw__fault_end filled(struct mkw__fault *f, int res)
@@ -446,7 +439,6 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 	struct mkw__inode *in = f->inode;
 	uint64_t idx = f->fill_first;
 	size_t n = f->fill_pages, mapped = 0, done = 0;
-	enum mkw__page_state state = PG_CLEAN;
 
 	mkw__count(&e->count.fills, 1);
 	mkw__count(&e->count.fill_pages, n);
@@ -456,20 +448,20 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 	}
 	if (!res) {
 		mkw__fill_zero_tail(in, idx, n, f->buf->mem);
-		publish_mapped(f, &mapped, &state);
+		mapped = publish_mapped(f);
 		res = mkw__fill_publish(in, idx + mapped, n - mapped,
 					f->buf->mem + (mapped << e->page_shift),
 					&done);
 	}
-	mkw__fill_end(in, idx, mapped, state,
-		      PG_MAPPED | (state == PG_DIRTY ? PG_WRITABLE : 0));
+	mkw__fill_end(in, idx, mapped, PG_CLEAN, PG_MAPPED);
 	mkw__fill_end(in, idx + mapped, done, PG_CLEAN, 0);
 	mkw__fill_end(in, idx + mapped + done, n - mapped - done, PG_ABSENT, 0);
 	mkw__pool_buf_put(e, f->buf);
 	f->buf = NULL;
-	if (mapped)
+	if (mapped && !f->write)
 		return finish(f, FAULT_DONE);
-	if (res && !done) {
+	f->wp = f->wp || mapped;
+	if (res && !mapped && !done) {
 		mkw__count(&e->count.fill_errors, 1);
 		if (n == 1) {
 			f->failing = true;

@@ -252,7 +252,8 @@ static bool table_cut(uintptr_t addr, uintptr_t end, struct mkw__map *cut,
 		rest->len = m_end - to;
 		m->len = from - m->addr;
 		table_insert(rest);
-		mkw__inode_use(m->inode);
+		mkw__inode_use(m->inode);	/* the rest's */
+		mkw__inode_use(m->inode);	/* the cut's */
 	} else if (from > m->addr) {
 		m->len = from - m->addr;
 		mkw__inode_use(m->inode);

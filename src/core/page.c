@@ -59,11 +59,9 @@ bool mkw__page_prepare_locked(struct mkw__inode *in, uint64_t idx)
 
 	if (leaf_find(in, idx))
 		return true;
-	leaf = mkw__pool_leaf_get(in->engine);
+	leaf = mkw__pool_leaf_get(in, leaf_first(idx));
 	if (!leaf)
 		return false;
-	leaf->inode = in;
-	leaf->first = leaf_first(idx);
 	RB_INSERT(mkw__leaf_tree, &in->leaves, leaf);
 	in->hint = leaf;
 	return true;

@@ -136,9 +136,9 @@ void mkw__pool_frames_put(struct mkw_engine *e, size_t n)
 
 /* ---- leaves ----------------------------------------------------------- */
 
-struct mkw__leaf *mkw__pool_leaf_get(struct mkw_engine *e)
+struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first)
 {
-	struct mkw__pool *p = &e->pool;
+	struct mkw__pool *p = &in->engine->pool;
 	struct mkw__leaf *leaf;
 
 	mkw__mutex_lock(&p->mutex);
@@ -149,6 +149,9 @@ struct mkw__leaf *mkw__pool_leaf_get(struct mkw_engine *e)
 		leaf = &p->leaf_mem[p->leaves_made++];
 	if (leaf) {
 		memset(leaf, 0, sizeof(*leaf));
+		/* On the list reclaim can see it. */
+		leaf->inode = in;
+		leaf->first = first;
 		TAILQ_INSERT_TAIL(&p->active, leaf, lru);
 	}
 	mkw__mutex_unlock(&p->mutex);

@@ -152,16 +152,6 @@ void mkw__range_unlock(struct mkw__range_lock *rl, struct mkw__range_req *req)
 	mkw__rank_drop(rl->rank);
 }
 
-bool mkw__range_idle(struct mkw__range_lock *rl)
-{
-	bool idle;
-
-	mkw__os_mutex_lock(&rl->mutex);
-	idle = TAILQ_EMPTY(&rl->held) && TAILQ_EMPTY(&rl->waiting);
-	mkw__os_mutex_unlock(&rl->mutex);
-	return idle;
-}
-
 static void wake_sleeper(struct mkw__waiter *w)
 {
 	/* The waiter is the sleeper's first member. */

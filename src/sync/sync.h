@@ -153,7 +153,5 @@ bool mkw__range_trylock_ticket(struct mkw__range_lock *rl,
 			       uint64_t end, bool exclusive);
 void mkw__range_unlock_ticket(struct mkw__range_lock *rl,
 			      struct mkw__range_req *req);
-/* Is anything held or waited for? For assertions. */
-bool mkw__range_idle(struct mkw__range_lock *rl);
 
 #endif /* MKW_SYNC_H */
