@@ -294,6 +294,76 @@ static void crosswise_buffers(void)
 	stage_close();
 }
 
+/* ---- a page that is cut in two ------------------------------------------ */
+
+#define KEPT 3u	/* words of page 0 that a truncation leaves */
+
+static void cutter(void *arg)
+{
+	(void)arg;
+	stage_truncate(KEPT);
+	if (variant & 8)
+		stage_load(map1, word_of_page(0));
+	stage_truncate(stage.words);
+	stage_load(map1, word_of_page(0));
+}
+
+/* Stores only where the file never ends before it. */
+static void keeper(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		if (variant & 1)
+			stage_store(map0, (unsigned)sim_random(KEPT));
+		stage_load(map0, word_of_page(0));
+	}
+}
+
+static void grow_vs_partial_page(void)
+{
+	static const struct role roles[] = {
+		{ "cutter", cutter }, { "keeper", keeper }, { "syncer", syncer },
+	};
+
+	set_up(2, 0);
+	stage.may_end_short = true;
+	play_roles(roles, 2 + !(variant & 48));
+	stage_close();
+}
+
+/* ---- mappings that go, disks that fail ---------------------------------- */
+
+static void remapper(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_remap(map1, sim_random(2));
+}
+
+static void map1_toucher(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2 * rounds; i++) {
+		if (variant & 1)
+			stage_store(map1, word_of_page((unsigned)sim_random(2)));
+		stage_load(map1, word_of_page((unsigned)sim_random(2)));
+	}
+}
+
+static void unmap_vs_fault(void)
+{
+	static const struct role roles[] = {
+		{ "remapper", remapper }, { "toucher-1", map1_toucher },
+		{ "toucher-2", map1_toucher }, { "syncer", syncer },
+		{ "puncher", puncher },
+	};
+
+	set_up(2, 0);
+	stage.may_vanish = true;
+	play_roles(roles, 3 + (variant >> 1) % 3);
+	stage_close();
+}
+
 /* ---- reclaim ------------------------------------------------------------ */
 
 static void roamer(void *arg)
@@ -399,6 +469,34 @@ static void mixer(void *arg)
 		some_operation();
 }
 
+/* Writes whole pages, so that the file never ends inside one. */
+static void page_writer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 6; i++) {
+		unsigned page = (unsigned)sim_random(stage.pages);
+
+		switch (sim_random(4)) {
+		case 0:
+			stage_write(page * stage.words_per_page,
+				    stage.words_per_page,
+				    sim_random(2) ? MKW_DIRECT : 0);
+			break;
+		case 1:
+			stage_read(page * stage.words_per_page,
+				   stage.words_per_page,
+				   sim_random(2) ? MKW_DIRECT : 0);
+			break;
+		case 2:
+			stage_store(map0, word_of_page(page));
+			break;
+		default:
+			stage_load(map1, word_of_page(page));
+			break;
+		}
+	}
+}
+
 static void mixed_truncater(void *arg)
 {
 	(void)arg;
@@ -424,11 +522,26 @@ static void mixed(void)
 	stage_close();
 }
 
+/* One read and one write of the disk fail, sometime. */
+static void disk_fails(void)
+{
+	static const struct role roles[] = {
+		{ "roamer-1", roamer }, { "roamer-2", roamer },
+		{ "syncer", syncer },
+	};
+
+	set_up(6, sim_random(2) ? 0 : 2 + (unsigned)sim_random(3));
+	stage_break_disk(1 + (unsigned)sim_random(4),
+			 1 + (unsigned)sim_random(4));
+	play_roles(roles, 3);
+	stage_close();
+}
+
 static void mixed_truncate(void)
 {
 	static const struct role roles[] = {
-		{ "truncater", mixed_truncater }, { "roamer", roamer },
-		{ "roamer-2", roamer },
+		{ "truncater", mixed_truncater }, { "writer-1", page_writer },
+		{ "writer-2", page_writer },
 	};
 
 	set_up(4, sim_random(2) ? 0 : 2 + (unsigned)sim_random(3));
@@ -459,6 +572,12 @@ const struct scenario scenarios[] = {
 	  direct_read_into_own_mapping, 0, 0 },
 	{ "crosswise-buffers", "two tasks, each with its buffer where the other works",
 	  crosswise_buffers, 0, 0 },
+	{ "grow-vs-partial-page", "the file ends inside a page, and grows again",
+	  grow_vs_partial_page, 0, 0 },
+	{ "unmap-vs-fault", "faults in a mapping that is unmapped",
+	  unmap_vs_fault, 0, 0 },
+	{ "disk-fails", "a read and a write of the disk fail",
+	  disk_fails, 0, 0 },
 	{ "reclaim-vs-fault", "more pages in use than the cache holds",
 	  reclaim_vs_fault, 0, 0 },
 	{ "mixed", "every operation, on four pages",

@@ -79,6 +79,8 @@ void sim_step(const char *fmt, uint64_t a, uint64_t b, uint64_t c);
 uint64_t sim_now(void);
 /* Lets every other task run until nothing but time could go on. */
 void sim_settle(void);
+/* The same, and from now on no oddity happens, nor does time pass by itself. */
+void sim_calm(void);
 
 /* Random numbers for a scenario's choices. below > 0. */
 uint64_t sim_random(uint64_t below);

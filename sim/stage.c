@@ -80,6 +80,8 @@ void stage_open(unsigned pages, unsigned frames)
 	/* Under `none` overlapping is what the story is about. */
 	sim_disk_strict(stage.disk, stage_options.policy != STAGE_NONE);
 
+	/* Of which little passes; or a flusher that is always about. */
+	opt.writeback_age_ms = sim_random(2) ? 0 : 1;
 	opt.policy = stage_options.policy == STAGE_INVALIDATE ?
 			     MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY;
 	check(mkw_engine_open(&opt, &stage.engine), "mkw_engine_open()");
@@ -148,7 +150,8 @@ static void record_zeros(unsigned word, unsigned n, uint64_t start,
 /* A page past the end has no access; a failed read has none either. */
 static void check_access(enum sim_outcome o, const char *what, unsigned word)
 {
-	if (o == SIM_OK || (o == SIM_BUS && (stage.may_end_short || stage.may_fail)))
+	if (o == SIM_OK || (o == SIM_SEGV && stage.may_vanish) ||
+	    (o == SIM_BUS && (stage.may_end_short || stage.may_fail)))
 		return;
 	sim_violation("%s of word %u gets %s", what, word,
 		      o == SIM_BUS ? "SIGBUS" : "SIGSEGV");
@@ -189,11 +192,13 @@ static const char *write_name(unsigned flags)
 	return flags & MKW_DIRECT ? "direct write" : "pwrite";
 }
 
-/* How much of n words is to be had at the file's end. */
-static void check_count(ssize_t r, unsigned n, const char *what)
+/* Less than all n words: at the file's end, or rather than wait. */
+static void check_count(ssize_t r, unsigned n, unsigned flags, const char *what)
 {
 	if (r == (ssize_t)(n * WORD) || (r >= 0 && stage.may_end_short) ||
 	    (r == -EIO && stage.may_fail))
+		return;
+	if ((flags & MKW_NOWAIT) && (r > 0 || r == -EAGAIN))
 		return;
 	sim_violation("%s of %u bytes returned %lld", what, n * WORD,
 		      (long long)r);
@@ -209,9 +214,7 @@ void stage_read(unsigned word, unsigned n, unsigned flags)
 		 word, word + n, 0);
 	memset(buf, 0xee, sizeof(buf));
 	r = mkw_pread(stage.file, buf, sizeof(buf), word * WORD, flags);
-	if (r == -EAGAIN && (flags & MKW_NOWAIT))
-		return;
-	check_count(r, n, read_name(flags));
+	check_count(r, n, flags, read_name(flags));
 	sim_step("the read returns %llu bytes, the first word is %llx", (uint64_t)r,
 		 r > 0 ? buf[0] : 0, 0);
 	for (unsigned i = 0; r > 0 && i < (unsigned)r / WORD; i++)
@@ -232,6 +235,7 @@ static void record_write(unsigned word, unsigned n, const uint64_t *values,
 void stage_write(unsigned word, unsigned n, unsigned flags)
 {
 	uint64_t buf[n], start = sim_tick();
+	bool may_end_short;
 	ssize_t r;
 
 	for (unsigned i = 0; i < n; i++)
@@ -241,11 +245,12 @@ void stage_write(unsigned word, unsigned n, unsigned flags)
 			 "pwrite of words [%llu, %llu), the first %llx",
 		 word, word + n, buf[0]);
 	r = mkw_pwrite(stage.file, buf, sizeof(buf), word * WORD, flags);
-	if (r == -EAGAIN && (flags & MKW_NOWAIT))
+	may_end_short = stage.may_end_short;
+	stage.may_end_short = false;	/* a write makes the file longer */
+	check_count(r, n, flags, write_name(flags));
+	stage.may_end_short = may_end_short;
+	if (r == -EAGAIN)
 		return;
-	if (r != (ssize_t)sizeof(buf) && !(r < 0 && stage.may_fail))
-		sim_violation("%s of %u bytes returned %lld", write_name(flags),
-			      n * WORD, (long long)r);
 	sim_step("the write has returned", 0, 0, 0);
 	record_write(word, n, buf, r, start, write_name(flags));
 }
@@ -270,7 +275,7 @@ void stage_read_into(unsigned map, unsigned to, unsigned word, unsigned n,
 	r = mkw_pread(stage.file, (void *)(stage.map[map] + to * WORD), n * WORD,
 		      word * WORD, flags);
 	if (r != -EFAULT || !stage.may_end_short)
-		check_count(r, n, "a read into a mapping");
+		check_count(r, n, 0, "a read into a mapping");
 	sim_step("the copy returns %llu", (uint64_t)r, 0, 0);
 	record_write(to, n, buf, r, start, "read into");
 }
@@ -330,20 +335,22 @@ void stage_allocate(unsigned word, unsigned n)
 	wrote(word, n);
 }
 
-/* Only one task truncates: it knows what the size was. */
+/*
+ * To the full size, or to less: then the words past it become zero. One task
+ * truncates, to less and to the full size in turn, and other operations grow the
+ * file by whole pages only: a store past the end, in the last page, may vanish
+ * at any time and could not be judged.
+ */
 void stage_truncate(unsigned size)
 {
 	uint64_t start = sim_tick();
-	unsigned old = (unsigned)(mkw_size(stage.file) / WORD);
-	unsigned first = size < old ? size : old;
 
 	sim_step("truncates to %llu words", size, 0, 0);
 	stage.may_end_short = true;
 	check(mkw_truncate(stage.file, size * WORD), "truncating");
 	sim_step("the truncation has returned", 0, 0, 0);
-	record_zeros(first, stage.words - first, start, "truncate");
-	if (size < old)
-		took(first, stage.words - first, start);
+	record_zeros(size, stage.words - size, start, "truncate");
+	took(size, stage.words - size, start);
 }
 
 void stage_sync(void)
@@ -354,20 +361,36 @@ void stage_sync(void)
 	r = mkw_sync(stage.file);
 	if (r != -EIO || !stage.may_fail)
 		check(r, "syncing");
-	sim_step("the sync has returned", 0, 0, 0);
+	sim_step("the sync has returned %llu", (uint64_t)-r, 0, 0);
 }
 
-void stage_remap(unsigned map)
+static void unmap(uintptr_t addr, size_t len)
 {
+	check(mkw_unmap((void *)addr, len), "mkw_unmap()");
+}
+
+void stage_remap(unsigned map, bool in_parts)
+{
+	uintptr_t old = stage.map[map];
 	void *addr;
 
+	stage.may_vanish = true;
 	sim_step("unmaps and maps again", 0, 0, 0);
-	check(mkw_unmap((void *)stage.map[map], stage.pages * stage.page),
-	      "mkw_unmap()");
+	if (in_parts)
+		unmap(old + stage.page, stage.page);
+	unmap(old, stage.pages * stage.page);
 	check(mkw_map(stage.file, NULL, stage.pages * stage.page,
 		      PROT_READ | PROT_WRITE,
 		      sim_random(2) ? MKW_MAP_INLINE : 0, 0, &addr), "mkw_map()");
 	stage.map[map] = (uintptr_t)addr;
+	sim_step("the mapping is back", 0, 0, 0);
+}
+
+void stage_break_disk(unsigned read, unsigned write)
+{
+	stage.may_fail = read || write;
+	sim_disk_fail_read(stage.disk, read);
+	sim_disk_fail_write(stage.disk, write);
 }
 
 void stage_resident(void)
@@ -443,13 +466,21 @@ static void stray_blocks(void)
 
 void stage_close(void)
 {
-	bool early = sim_random(2);
+	bool early = sim_random(2), had_failed = stage.may_fail;
 
 	sim_settle();
+	stage.may_vanish = false;
+	stage_break_disk(0, 0);
+	stage.may_fail = had_failed;
 	sim_step("all tasks have ended: reads everything, in every way", 0, 0, 0);
 	if (early)
 		read_all();
+	/* An earlier failure is reported once; then everything is written. */
+	if (stage.may_fail)
+		stage_sync();
+	stage.may_fail = false;
 	stage_sync();
+	stage.may_fail = had_failed;
 	read_disk();
 	stray_blocks();
 	if (!early)
@@ -458,11 +489,13 @@ void stage_close(void)
 	stray_blocks();
 	sim_history_judge();
 
-	sim_settle();
-	mkw__engine_verify(stage.engine);
+	/* Closing against a flusher at work is worth a try, too. */
+	if (sim_random(2)) {
+		sim_calm();
+		mkw__engine_verify(stage.engine);
+	}
 	for (unsigned m = 0; m < stage.maps; m++)
-		check(mkw_unmap((void *)stage.map[m], stage.pages * stage.page),
-		      "mkw_unmap()");
+		unmap(stage.map[m], stage.pages * stage.page);
 	check(mkw_file_close(stage.file), "mkw_file_close()");
 	check(mkw_engine_close(stage.engine), "mkw_engine_close()");
 }

@@ -37,6 +37,7 @@ struct stage {
 	unsigned maps;
 	bool may_end_short;		/* somebody truncates: SIGBUS is fine */
 	bool may_fail;			/* the disk fails */
+	bool may_vanish;		/* somebody unmaps: SIGSEGV is fine */
 };
 extern struct stage stage;
 
@@ -71,8 +72,10 @@ void stage_zero(unsigned word, unsigned n);
 void stage_allocate(unsigned word, unsigned n);
 void stage_truncate(unsigned words);
 void stage_sync(void);
-/* Unmaps and maps again. */
-void stage_remap(unsigned map);
+/* Unmaps all of it, or one page and then the rest, and maps it again. */
+void stage_remap(unsigned map, bool in_parts);
+/* The nth read (write) of the disk from now on fails; 0: none. */
+void stage_break_disk(unsigned read, unsigned write);
 void stage_resident(void);
 void stage_seek(void);
 
