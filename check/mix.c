@@ -412,7 +412,8 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 		return;
 	case OP_DIRECT_READ:
 	case OP_DIRECT_WRITE:
-		unit = (uint32_t)(w->target->direct_align / WORD);
+		if (w->target->direct_align > WORD)
+			unit = (uint32_t)(w->target->direct_align / WORD);
 		break;
 	default:
 		/* Any words, or sectors. */
