@@ -17,6 +17,7 @@
 
 struct watch {
 	struct mkw__os_mmu *mmu;
+	void (*before_read)(void *arg);
 	void (*on_fault)(void *arg, const struct mkw__os_fault *msg);
 	void *arg;
 };
@@ -67,13 +68,15 @@ void mkw__os_loop_destroy(struct mkw__os_loop *l)
 }
 
 int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
+		       void (*before_read)(void *arg),
 		       void (*on_fault)(void *arg,
 					const struct mkw__os_fault *msg),
 		       void *arg)
 {
 	if (l->watched == WATCHED_MAX)
 		sim_violation("a loop watches more than %u mmus", WATCHED_MAX);
-	l->watch[l->watched++] = (struct watch){ mmu, on_fault, arg };
+	l->watch[l->watched++] = (struct watch){ mmu, before_read, on_fault,
+						    arg };
 	sim_mmu_attach(mmu, l);
 	return 0;
 }
@@ -177,6 +180,10 @@ static void run_messages(struct mkw__os_loop *l, const struct watch *w)
 
 	if (l->paused || !sim_mmu_pending(w->mmu))
 		return;
+	if (w->before_read) {
+		w->before_read(w->arg);
+		sim_step(".read messages", 0, 0, 0);
+	}
 	n = sim_mmu_read(w->mmu, msgs, 1 + (unsigned)sim_env_random(SIM_TASKS_MAX));
 	for (unsigned i = 0; i < n; i++) {
 		sim_step(".fault message", 0, 0, 0);

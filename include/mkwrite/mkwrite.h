@@ -325,7 +325,8 @@ int mkw_map(struct mkw_file *file, void *hint, size_t len, int prot,
 /*
  * Removes the mappings of [addr, addr + len), as munmap(2): parts of a mapping,
  * or several, and it is no error if there are none. Dirty pages stay in the
- * cache. Unlike munmap(2) it leaves memory that is not the engine's alone.
+ * cache. Unlike munmap(2) it leaves memory that is not the engine's alone. An
+ * access that races with it raises SIGSEGV, or (MKW_MAP_INLINE) SIGBUS.
  *
  * -EINVAL   addr is not page-aligned, or len is 0
  * -ENOMEM   no memory to split a mapping

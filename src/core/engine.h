@@ -84,6 +84,8 @@ struct mkw__inode {
 
 	struct mkw__range_lock iolock;
 	struct mkw__range_lock invalidate_lock;
+	/* Operations that took data away and are through; see fault.c. */
+	_Atomic uint64_t takes;
 	/* Written under iolock, exclusive to the end; read at any time. */
 	_Atomic uint64_t size;
 
@@ -121,7 +123,7 @@ struct mkw_file {
  * wakes it calls resume().
  */
 struct mkw__fault {
-	TAILQ_ENTRY(mkw__fault) link;	/* pager: free, or ready */
+	TAILQ_ENTRY(mkw__fault) link;	/* pager: free, ready, or in grace */
 	TAILQ_ENTRY(mkw__fault) active;	/* pager: in a bucket of those at work */
 	struct mkw__waiter waiter;
 	struct mkw__range_req ticket;
@@ -134,6 +136,12 @@ struct mkw__fault {
 	bool write, wp, in_thread;
 	bool single;			/* no cluster: its read failed */
 	bool failing;			/* the read failed: SIGBUS it is */
+	/* Whether the store may be over; see "Stale messages" in fault.c. */
+	bool noted, suspect, sure;
+	bool stale;			/* and that is how it was answered */
+	bool in_grace;			/* pager->grace has it */
+	uint64_t takes_read, takes;	/* the engine's; the inode's */
+	uint64_t grace_batch, grace_end_ns;
 	bool parked;			/* ever */
 	unsigned stalls;		/* retries for want of kernel memory */
 	uint64_t born_ns;
@@ -151,6 +159,7 @@ TAILQ_HEAD(mkw__fault_list, mkw__fault);
 enum mkw__fault_end {
 	FAULT_DONE,			/* the access may be tried again */
 	FAULT_PARKED,
+	FAULT_GRACE,			/* woken, to come again: keep the ticket */
 	FAULT_FAIL,			/* in-thread: SIGBUS */
 	FAULT_FOREIGN,			/* in-thread: no mapping of ours */
 };
@@ -164,7 +173,10 @@ struct mkw__pager {
 	struct mkw__fault_list ready;
 	bool stop;
 	/* The pager thread's own. */
+	uint64_t batch;			/* readings of messages, so far */
+	uint64_t takes_read;		/* engine's takes before the last one */
 	struct mkw__fault_list free;
+	struct mkw__fault_list grace;	/* in the order in which it ends */
 	struct mkw__fault_list active[MKW__FAULT_BUCKETS];
 	struct mkw__fault faults[MKW__PAGER_FAULTS];
 };
@@ -209,6 +221,7 @@ struct mkw_engine {
 	unsigned page_shift;
 	enum mkw_policy policy;
 	uint64_t writeback_age_ns;
+	_Atomic uint64_t takes;		/* of all inodes */
 	struct mkw__os_mmu *mmu, *mmu_in_thread;
 	struct mkw__os_mmu_caps caps;
 	struct mkw__mutex files;
@@ -288,6 +301,7 @@ enum mkw__excl_kind {
 struct mkw__excl {
 	struct mkw__range_req io, invalidate;
 	bool took_invalidate;
+	bool takes;			/* data away: counted at the end */
 };
 
 /*
@@ -337,6 +351,8 @@ int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max);
 
 /* Runs a fault from its start. FAULT_PARKED: *f is not the caller's any more. */
 enum mkw__fault_end mkw__fault_run(struct mkw__fault *f);
+/* Ends a grace in which the access did not come again. */
+enum mkw__fault_end mkw__fault_end_grace(struct mkw__fault *f);
 mkw__os_handler mkw__fault_in_thread;
 
 /* What the pager does with an end that came to it in a callback. */

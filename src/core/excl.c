@@ -42,6 +42,7 @@ int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 	end = end > MKW__RANGE_MAX - mask ? MKW__RANGE_MAX :
 					    (end + mask) & ~mask;
 	x->took_invalidate = false;
+	x->takes = kind == EXCL_TAKE;
 	if (!nowait)
 		mkw__range_lock(&in->iolock, &x->io, start, end, exclusive);
 	else if (!mkw__range_trylock(&in->iolock, &x->io, start, end,
@@ -64,6 +65,7 @@ int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 
 void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x)
 {
+	x->takes = true;
 	if (x->took_invalidate || !take_uses_invalidate(in))
 		return;
 	mkw__range_lock(&in->invalidate_lock, &x->invalidate, x->io.start,
@@ -73,6 +75,11 @@ void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x)
 
 void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x)
 {
+	/* The engine's first, and both before the lock: fault.c says why. */
+	if (x->takes) {
+		atomic_fetch_add(&in->engine->takes, 1);
+		atomic_fetch_add(&in->takes, 1);
+	}
 	if (x->took_invalidate)
 		mkw__range_unlock(&in->invalidate_lock, &x->invalidate);
 	mkw__range_unlock(&in->iolock, &x->io);
@@ -84,6 +91,9 @@ bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
 {
 	unsigned shift = in->engine->page_shift;
 
-	return mkw__excl_lock(in, x, first_page << shift, end_page << shift,
-			      EXCL_TAKE, true) == 0;
+	if (mkw__excl_lock(in, x, first_page << shift, end_page << shift,
+			   EXCL_TAKE, true))
+		return false;
+	x->takes = false;	/* what reclaim drops the store has */
+	return true;
 }

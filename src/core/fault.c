@@ -25,6 +25,22 @@
  * hint at most; the page's state decides, and an access that is woken too early
  * faults again.
  *
+ * Stale messages. A wake reaches every access that sleeps on the page, also those
+ * whose messages are still to be served: when their turn comes the store may be
+ * over, and a punch, too. To make the page DIRTY then would leave a dirty page
+ * and soon a block in the hole (G4). When the message was taken from the kernel
+ * the store was still to come, so it is stale only if an operation took data
+ * away since: inode->takes counts those that are through (excl.c, before they
+ * unlock), and is noted when the fault first runs. A take that fell between the
+ * reading of the message and the note shows in the engine's count, which is
+ * noted before the reading, and which a take raises before the inode's: a note
+ * that includes the take finds the engine's count changed.
+ *   A clean page that such a fault wants to store to is mapped protected instead,
+ * and the access woken: if the store is still there its fault comes again. The
+ * ticket is kept for a moment (FAULT_GRACE), so that nobody can take data away
+ * before that, again and again (G3). What comes from a later reading of
+ * messages is then sure to be a store of now.
+ *
  * Lock discipline: the table of mappings is held shared from the look-up until
  * the page-table call has returned, so that the address stays the mapping's.
  * The page lock is held over the call (R5).
@@ -67,6 +83,7 @@ static void ticket_drop(struct mkw__fault *f)
 
 	if (f->ticket_state == TICKET_NONE)
 		return;
+	f->sure = false;
 	rl = mkw__excl_fault_lock(f->inode);
 	if (rl)
 		mkw__range_unlock_ticket(rl, &f->ticket);
@@ -271,6 +288,13 @@ static void lock_page_locked(struct mkw__inode *in, uint64_t idx, uint32_t bits)
 					      PG_LOCKED | PG_MAPPED);
 }
 
+/* May the store that the message told of be over? */
+static bool may_be_stale(const struct mkw__fault *f, struct mkw__inode *in)
+{
+	return !f->in_thread && !f->sure &&
+	       (f->suspect || atomic_load(&in->takes) != f->takes);
+}
+
 /* The page is present and unlocked; tree held, and released here. */
 static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 		   struct mkw__inode *in, uint64_t idx)
@@ -281,7 +305,9 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	bool writable;
 	unsigned mask;
 
-	if (f->write && m->writable) {
+	f->stale = f->write && m->writable && PG_STATE(word) == PG_CLEAN &&
+		   may_be_stale(f, in);
+	if (f->write && m->writable && !f->stale) {
 		if (PG_STATE(word) == PG_CLEAN)
 			word = pg_with(word, PG_DIRTY);
 		else if (PG_STATE(word) == PG_WRITEBACK)
@@ -316,6 +342,11 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 	uint32_t word;
 	size_t n;
 
+	if (!f->noted) {
+		f->noted = true;
+		f->takes = atomic_load(&in->takes);
+		f->suspect = atomic_load(&e->takes) != f->takes_read;
+	}
 	if (f->ticket_state == TICKET_HELD &&
 	    (f->inode != in || idx < f->first || idx >= f->end))
 		ticket_drop(f);
@@ -510,6 +541,7 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 	int r;
 
 	for (;;) {
+		f->stale = false;
 		mkw__map_table_lock(&table);
 		m = mkw__map_find(f->addr);
 		if (!m || m->mmu != f->mmu) {
@@ -538,10 +570,19 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 			return fill(f);
 		case FAULT_PARKED:
 			return FAULT_PARKED;
+		case FAULT_DONE:
+			if (f->stale)
+				return FAULT_GRACE;
+			/* fall through */
 		default:
 			return finish(f, (enum mkw__fault_end)r);
 		}
 	}
+}
+
+enum mkw__fault_end mkw__fault_end_grace(struct mkw__fault *f)
+{
+	return finish(f, FAULT_DONE);
 }
 
 /* ---- faults that their own thread serves ------------------------------ */

@@ -115,17 +115,23 @@ int mkw__map_protect(struct mkw__inode *in, uint64_t first, size_t n)
 {
 	struct mkw__map *m;
 	uintptr_t addr;
+	unsigned tries;
 	size_t len;
-	int r;
+	int r = 0;
 
 	TAILQ_FOREACH(m, &in->maps, of_inode) {
 		if (!m->writable || !map_clip(m, first, first + n, &addr, &len))
 			continue;
-		r = mkw__os_pte_protect(m->mmu, addr, len, true, 0);
+		/* The address space may be changing: not for long. */
+		for (tries = 0; tries < 100; tries++) {
+			r = mkw__os_pte_protect(m->mmu, addr, len, true, 0);
+			if (r != -EAGAIN)
+				break;
+		}
 		if (r)
-			return r;
+			break;
 	}
-	return 0;
+	return r;
 }
 
 void mkw__map_zap(struct mkw__inode *in, uint64_t first, size_t n)

@@ -11,7 +11,10 @@
  * Messages for a page that already has a fault of the same kind at work in the
  * same mapping are merged: the wake at its end reaches every access that sleeps
  * on the page. (A message is read, and a fault ends, in this thread alone, so
- * none can come between.)
+ * none can come between.) A fault in grace has woken its access already, and
+ * waits for the message that this brings, with the ticket in hand: one from the
+ * same reading as its wake, or before, was woken with it and is dropped; a later
+ * one is the store come again.
  *
  * `free` and `active` are this thread's own. `ready` is filled by whoever resumes
  * a fault; the QUEUE mutex guards it, and the kick after the insertion pairs
@@ -20,6 +23,9 @@
 #include <errno.h>
 
 #include "core/engine.h"
+
+/* How long a woken store may take to come again. */
+#define GRACE_NS 1000000u
 
 static struct mkw__fault_list *bucket(struct mkw__pager *p, uintptr_t addr,
 				      unsigned shift)
@@ -44,10 +50,62 @@ void mkw__pager_finish(struct mkw__fault *f, enum mkw__fault_end end)
 
 	if (end == FAULT_PARKED)
 		return;
+	if (end == FAULT_GRACE) {
+		f->grace_batch = p->batch;
+		f->grace_end_ns = mkw__os_now_ns() + GRACE_NS;
+		f->in_grace = true;
+		TAILQ_INSERT_TAIL(&p->grace, f, link);
+		return;
+	}
 	TAILQ_REMOVE(bucket(p, f->addr, e->page_shift), f, active);
 	if (TAILQ_EMPTY(&p->free))
 		mkw__os_loop_pause(p->loop, false);
 	TAILQ_INSERT_HEAD(&p->free, f, link);
+}
+
+static void before_read(void *arg)
+{
+	struct mkw_engine *e = arg;
+
+	e->pager.batch++;
+	e->pager.takes_read = atomic_load(&e->takes);
+}
+
+/* The store of a fault in grace has come again, if the message is new enough. */
+static void come_again(struct mkw__pager *p, struct mkw__fault *f,
+		       const struct mkw__os_fault *msg)
+{
+	if (p->batch == f->grace_batch)
+		return;
+	TAILQ_REMOVE(&p->grace, f, link);
+	f->in_grace = false;
+	f->sure = true;
+	f->wp = msg->wp;
+	mkw__pager_finish(f, mkw__fault_run(f));
+}
+
+static void end_graces(struct mkw__pager *p)
+{
+	uint64_t now = mkw__os_now_ns();
+	struct mkw__fault *f;
+
+	while ((f = TAILQ_FIRST(&p->grace)) && f->grace_end_ns <= now) {
+		TAILQ_REMOVE(&p->grace, f, link);
+		f->in_grace = false;
+		mkw__pager_finish(f, mkw__fault_end_grace(f));
+	}
+}
+
+/* How long the loop may sleep. */
+static uint64_t grace_left_ns(struct mkw__pager *p)
+{
+	struct mkw__fault *f = TAILQ_FIRST(&p->grace);
+	uint64_t now;
+
+	if (!f)
+		return UINT64_MAX;
+	now = mkw__os_now_ns();
+	return f->grace_end_ns > now ? f->grace_end_ns - now : 0;
 }
 
 static void on_fault(void *arg, const struct mkw__os_fault *msg)
@@ -64,6 +122,8 @@ static void on_fault(void *arg, const struct mkw__os_fault *msg)
 		if (f->addr >> e->page_shift == page &&
 		    f->write == msg->write) {
 			mkw__count(&e->count.faults_merged, 1);
+			if (f->in_grace)
+				come_again(p, f, msg);
 			return;
 		}
 	}
@@ -78,6 +138,7 @@ static void on_fault(void *arg, const struct mkw__os_fault *msg)
 				  .addr = msg->addr,
 				  .write = msg->write,
 				  .wp = msg->wp,
+				  .takes_read = p->takes_read,
 				  .resume = resume,
 				  .born_ns = mkw__os_now_ns() };
 	TAILQ_INSERT_TAIL(b, f, active);
@@ -107,8 +168,9 @@ static void pager_main(void *arg)
 	bool stop;
 
 	do {
-		mkw__os_loop_wait(p->loop, UINT64_MAX);
+		mkw__os_loop_wait(p->loop, grace_left_ns(p));
 		run_ready(e);
+		end_graces(p);
 		mkw__mutex_lock(&p->queue);
 		stop = p->stop;
 		mkw__mutex_unlock(&p->queue);
@@ -123,6 +185,7 @@ int mkw__pager_start(struct mkw_engine *e)
 	mkw__mutex_init(&p->queue, MKW__RANK_QUEUE);
 	TAILQ_INIT(&p->ready);
 	TAILQ_INIT(&p->free);
+	TAILQ_INIT(&p->grace);
 	for (unsigned i = 0; i < MKW__FAULT_BUCKETS; i++)
 		TAILQ_INIT(&p->active[i]);
 	for (unsigned i = 0; i < MKW__PAGER_FAULTS; i++)
@@ -130,7 +193,7 @@ int mkw__pager_start(struct mkw_engine *e)
 	r = mkw__os_loop_create(MKW__BUFFERS, &p->loop);
 	if (r)
 		return r;
-	r = mkw__os_loop_watch(p->loop, e->mmu, on_fault, e);
+	r = mkw__os_loop_watch(p->loop, e->mmu, before_read, on_fault, e);
 	if (!r)
 		r = mkw__os_thread_start(&p->thread, "mkw-pager", pager_main,
 					 e);

@@ -178,11 +178,15 @@ static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
 	while ((idx = mkw__page_next_locked(in, idx, end, PG_DIRTY_MASK)) <
 	       end) {
 		word = mkw__page_get_locked(in, idx);
-		/* What is being written now was dirty before the call only if
-		 * it has been stored to since. */
+		/*
+		 * What is being written now was dirty before the call only if
+		 * it has been stored to since. Locked, it has no snapshot
+		 * yet, and may become DIRTY again instead.
+		 */
 		if (PG_STATE(word) == PG_DIRTY && !(word & PG_LOCKED))
 			break;
-		if (!wb->may_block || (PG_STATE(word) == PG_WRITEBACK)) {
+		if (!wb->may_block || (PG_STATE(word) == PG_WRITEBACK &&
+				       !(word & PG_LOCKED))) {
 			idx++;
 			continue;
 		}

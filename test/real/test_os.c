@@ -85,7 +85,7 @@ static void rig_open(struct rig *r)
 			 0);
 	assert_int_equal(mkw__os_map_enable(r->at, RIG_PAGES * page, true), 0);
 	assert_int_equal(mkw__os_loop_create(16, &r->loop), 0);
-	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, on_fault, r),
+	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, NULL, on_fault, r),
 			 0);
 }
 
@@ -514,7 +514,7 @@ static void test_publish(void **state)
 			 -EEXIST);
 	assert_int_equal(done, 2 * page);
 	assert_false(mkw__os_frames_present(r.fr, 5 * page));
-	munmap(two + 2 * page, 2 * page);
+	assert_int_equal(mprotect(two + 2 * page, 2 * page, PROT_NONE), 0);
 	assert_int_equal(mkw__os_frames_publish(r.fr, 8 * page, two + 3,
 						2 * page, &done),
 			 -EFAULT);
@@ -525,7 +525,7 @@ static void test_publish(void **state)
 						two, 2 * page, &done),
 			 -EFAULT);
 	assert_int_equal(done, page);
-	munmap(two, 2 * page);
+	munmap(two, 4 * page);
 
 	/* Dropped: gone, and can be made again. */
 	assert_int_equal(mkw__os_frames_drop(r.fr, 0, 3 * page), 0);
@@ -793,7 +793,7 @@ static void test_outcomes(void **state)
 	assert_int_equal(done, 0);
 	bad = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	munmap(bad + page, page);
+	assert_int_equal(mprotect(bad + page, page, PROT_NONE), 0);
 	assert_int_equal(mkw__os_pte_copy(pager_mmu, page_at(&r, 18), bad,
 					  2 * page, 0, &done),
 			 -EAGAIN);
@@ -803,7 +803,7 @@ static void test_outcomes(void **state)
 			 -EFAULT);
 	assert_int_equal(done, 0);
 	assert_false(mkw__os_frames_present(r.fr, 19 * page));
-	munmap(bad, page);
+	munmap(bad, 2 * page);
 
 	/* No such mapping: part of it gone, and never there. */
 	mkw__os_unmap(page_at(&r, 30), 2 * page);
@@ -1493,7 +1493,7 @@ static void rig_open_loop(struct rig *r, void **state)
 	rig_open(r);
 	mkw__os_loop_destroy(r->loop);
 	r->loop = loop_open(state, 4);
-	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, on_fault, r),
+	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, NULL, on_fault, r),
 			 0);
 }
 
@@ -1510,7 +1510,7 @@ static void test_loop_pause(void **state)
 	struct rig r;
 
 	rig_open_loop(&r, state);
-	assert_int_equal(mkw__os_loop_watch(r.loop, pager_mmu, on_fault, &r),
+	assert_int_equal(mkw__os_loop_watch(r.loop, pager_mmu, NULL, on_fault, &r),
 			 -EBUSY);
 	for (unsigned i = 0; i < 8; i++)
 		publish(&r, i, i);
@@ -1650,7 +1650,7 @@ static struct mkw__os_frames *child_frames(void)
 	    mkw__os_frames_create(pager_mmu, &fr) ||
 	    mkw__os_frames_resize(fr, 8 * page) ||
 	    mkw__os_loop_create(1, &l) ||
-	    mkw__os_loop_watch(l, pager_mmu, ignore_fault, NULL) ||
+	    mkw__os_loop_watch(l, pager_mmu, NULL, ignore_fault, NULL) ||
 	    mkw__os_thread_start(&t, "pager", serve, l))
 		exit(99);
 	return fr;

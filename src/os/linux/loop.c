@@ -81,6 +81,7 @@ struct mkw__os_loop {
 	/* The rest is the owner's. */
 	_Atomic(struct mkw__os_task *) owner;
 	struct mkw__os_mmu *mmu;
+	void (*before_read)(void *arg);
 	void (*on_fault)(void *arg, const struct mkw__os_fault *msg);
 	void *fault_arg;
 	bool paused;
@@ -381,8 +382,11 @@ static void plain_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 static void read_messages(struct mkw__os_loop *l)
 {
 	if (l->msg_next == l->msg_count) {
-		ssize_t n = read(l->mmu->fd, l->msg, sizeof(l->msg));
+		ssize_t n;
 
+		if (l->before_read)
+			l->before_read(l->fault_arg);
+		n = read(l->mmu->fd, l->msg, sizeof(l->msg));
 		if (n < 0 && errno == EINTR)
 			return;
 		l->msg_next = 0;
@@ -448,6 +452,7 @@ void mkw__os_loop_destroy(struct mkw__os_loop *l)
 }
 
 int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
+		       void (*before_read)(void *arg),
 		       void (*on_fault)(void *arg,
 					const struct mkw__os_fault *msg),
 		       void *arg)
@@ -455,6 +460,7 @@ int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
 	if (l->mmu)
 		return -EBUSY;
 	l->mmu = mmu;
+	l->before_read = before_read;
 	l->on_fault = on_fault;
 	l->fault_arg = arg;
 	return 0;
