@@ -59,6 +59,7 @@ struct rig {
 	char *buf;			/* a page to fill from */
 	struct mkw__os_fault msg[64];
 	unsigned first, count;
+	unsigned reads;			/* batches of messages */
 	bool pause_each;		/* pause after every message */
 };
 
@@ -85,7 +86,8 @@ static void rig_open(struct rig *r)
 			 0);
 	assert_int_equal(mkw__os_map_enable(r->at, RIG_PAGES * page, true), 0);
 	assert_int_equal(mkw__os_loop_create(16, &r->loop), 0);
-	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, NULL, on_fault, r),
+	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, NULL, on_fault,
+					    r),
 			 0);
 }
 
@@ -1493,7 +1495,8 @@ static void rig_open_loop(struct rig *r, void **state)
 	rig_open(r);
 	mkw__os_loop_destroy(r->loop);
 	r->loop = loop_open(state, 4);
-	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, NULL, on_fault, r),
+	assert_int_equal(mkw__os_loop_watch(r->loop, pager_mmu, NULL, on_fault,
+					    r),
 			 0);
 }
 
@@ -1510,7 +1513,8 @@ static void test_loop_pause(void **state)
 	struct rig r;
 
 	rig_open_loop(&r, state);
-	assert_int_equal(mkw__os_loop_watch(r.loop, pager_mmu, NULL, on_fault, &r),
+	assert_int_equal(mkw__os_loop_watch(r.loop, pager_mmu, NULL, on_fault,
+					    &r),
 			 -EBUSY);
 	for (unsigned i = 0; i < 8; i++)
 		publish(&r, i, i);
@@ -1541,6 +1545,37 @@ static void test_loop_pause(void **state)
 	}
 	for (unsigned i = 1; i < 8; i++)
 		assert_int_equal(finish(&a[i]), 0);
+	rig_close(&r);
+}
+
+/* The messages that follow before_read() were still in the kernel then. */
+static void look_before_read(void *arg)
+{
+	struct rig *r = arg;
+	struct pollfd p = { .fd = pager_mmu->fd, .events = POLLIN };
+
+	r->reads += (unsigned)poll(&p, 1, 0);
+}
+
+static void test_loop_before_read(void **state)
+{
+	struct access a;
+	struct rig r;
+
+	rig_open(&r);
+	mkw__os_loop_destroy(r.loop);
+	r.loop = loop_open(state, 4);
+	assert_int_equal(mkw__os_loop_watch(r.loop, pager_mmu, look_before_read,
+					    on_fault, &r),
+			 0);
+	publish(&r, 0, 1);
+	start_load(&a, r.at);
+	wait_for_message();
+	assert_int_equal(r.reads, 0);
+	next_fault(&r);
+	assert_int_equal(r.reads, 1);
+	map_page(&r, 0, 0);
+	assert_int_equal(finish(&a), 0);
 	rig_close(&r);
 }
 
@@ -1870,6 +1905,7 @@ int main(int argc, char **argv)
 		BOTH(test_loop_kick),
 		BOTH(test_loop_io),
 		BOTH(test_loop_pause),
+		BOTH(test_loop_before_read),
 		BOTH(test_loop_faults),
 		cmocka_unit_test(test_panics),
 		cmocka_unit_test(test_chaining),
