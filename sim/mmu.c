@@ -232,14 +232,14 @@ void mkw__os_set_handler(mkw__os_handler *fn)
 	handler = fn;
 }
 
-/* True: try again. */
-static bool call_handler(uintptr_t addr, bool write)
+/* SIM_OK: try again. */
+static enum sim_outcome call_handler(uintptr_t addr, bool write)
 {
 	struct sim_task *self = sim_task_self();
 	enum mkw__os_verdict v;
 
 	if (!handler)
-		return false;
+		return SIM_BUS;
 	if (self->in_handler)
 		sim_violation("task %s faults at %#llx inside the fault handler (rule R3)",
 			      self->name, (unsigned long long)addr);
@@ -250,10 +250,9 @@ static bool call_handler(uintptr_t addr, bool write)
 	v = handler(addr, write);
 	self->masked--;
 	self->in_handler = false;
-	if (v == MKW__OS_FOREIGN)
-		sim_violation("the fault handler does not know its own address %#llx",
-			      (unsigned long long)addr);
-	return v == MKW__OS_RETRY;
+	/* FOREIGN: the end of the process, as where nothing is mapped. */
+	return v == MKW__OS_RETRY ? SIM_OK :
+	       v == MKW__OS_FAIL ? SIM_BUS : SIM_SEGV;
 }
 
 static void message_send(struct mkw__os_mmu *mmu, struct sim_task *t)
@@ -293,6 +292,7 @@ static void sleep_in_fault(struct vpage *vp, uintptr_t addr, bool write)
 static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 {
 	struct sim_task *self = sim_task_self();
+	enum sim_outcome o;
 
 	if (self->kind != SIM_APP)
 		sim_violation("task %s touches application memory at %#llx (rule R3)",
@@ -311,16 +311,18 @@ static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 			*bytes = vp->fr->page[vp->index] + addr % psize();
 			return SIM_OK;
 		}
+		o = SIM_OK;
 		if (vp->pte == PTE_POISON || vp->index >= vp->fr->pages) {
-			if (!call_handler(addr, write))
-				return SIM_BUS;
-			continue;
+			o = call_handler(addr, write);
+		} else {
+			sim_counts.faults++;
+			if (vp->mmu->in_thread)
+				o = call_handler(addr, write);
+			else
+				sleep_in_fault(vp, addr, write);
 		}
-		sim_counts.faults++;
-		if (!vp->mmu->in_thread)
-			sleep_in_fault(vp, addr, write);
-		else if (!call_handler(addr, write))
-			return SIM_BUS;
+		if (o != SIM_OK)
+			return o;
 	}
 }
 

@@ -37,7 +37,7 @@ struct stage {
 	unsigned maps;
 	bool may_end_short;		/* somebody truncates: SIGBUS is fine */
 	bool may_fail;			/* the disk fails */
-	bool may_vanish;		/* somebody unmaps: SIGSEGV is fine */
+	bool may_vanish;		/* somebody unmaps: signals are fine */
 };
 extern struct stage stage;
 
