@@ -59,7 +59,8 @@ struct mkw__pool {
 	struct mkw__leaf_list free_leaves, active, inactive;
 	struct mkw__leaf *leaf_mem;
 	uint64_t leaves, leaves_made;	/* of leaf_mem: in all, ever used */
-	struct mkw__waiters waiters;
+	struct mkw__waiters waiters;	/* for a frame and a buffer */
+	struct mkw__waiters buf_waiters; /* for a buffer */
 	_Atomic bool waited;		/* waiters is not empty */
 };
 
@@ -84,7 +85,7 @@ struct mkw__inode {
 
 	struct mkw__range_lock iolock;
 	struct mkw__range_lock invalidate_lock;
-	/* Operations that took data away and are through; see fault.c. */
+	/* Operations that took data away, or made room; see fault.c. */
 	_Atomic uint64_t takes;
 	/* Written under iolock, exclusive to the end; read at any time. */
 	_Atomic uint64_t size;
@@ -313,6 +314,11 @@ int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 /* EXCL_WRITE becomes EXCL_TAKE. Blocks. */
 void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x);
 void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x);
+/*
+ * Faults whose messages were taken from the kernel before now may be stale:
+ * their access may be over. An unlock after EXCL_TAKE does this itself.
+ */
+void mkw__excl_count_take(struct mkw__inode *in);
 /* Everything exclusively, not waiting: what reclaim needs of pages. */
 bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
 			   uint64_t first_page, uint64_t end_page);

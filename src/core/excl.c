@@ -73,13 +73,17 @@ void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x)
 	x->took_invalidate = true;
 }
 
+void mkw__excl_count_take(struct mkw__inode *in)
+{
+	/* In this order: fault.c, "Stale messages". */
+	atomic_fetch_add(&in->engine->takes, 1);
+	atomic_fetch_add(&in->takes, 1);
+}
+
 void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x)
 {
-	/* The engine's first, and both before the lock: fault.c says why. */
-	if (x->takes) {
-		atomic_fetch_add(&in->engine->takes, 1);
-		atomic_fetch_add(&in->takes, 1);
-	}
+	if (x->takes)
+		mkw__excl_count_take(in);
 	if (x->took_invalidate)
 		mkw__range_unlock(&in->invalidate_lock, &x->invalidate);
 	mkw__range_unlock(&in->iolock, &x->io);

@@ -27,7 +27,7 @@
  *
  * Stale messages. A wake reaches every access that sleeps on the page, also those
  * whose messages are still to be served: when their turn comes the store may be
- * over, and a punch, too. To make the page DIRTY then would leave a dirty page
+ * over, and a punch, too; or it was past the end, and the file has grown since. To make the page DIRTY then would leave a dirty page
  * and soon a block in the hole (G4). When the message was taken from the kernel
  * the store was still to come, so it is stale only if an operation took data
  * away since: inode->takes counts those that are through (excl.c, before they

@@ -12,9 +12,8 @@
  *            even while it holds such locks - unless it holds buffers itself,
  *            with I/O in flight that only it can complete.
  *
- * A fault waits for frames and buffers in the queue of waiters and holds nothing
- * meanwhile (R7). They are all woken when something comes back, and look again
- * (R2). `waited` is true while the queue is not empty: a task that releases a
+ * A fault waits for a frame and a buffer in the queue of waiters and holds nothing
+ * meanwhile (R7). They are all woken when there are both, and look again (R2). `waited` is true while the queue is not empty: a task that releases a
  * lock of a file reads it without the mutex (mkw__pool_poke()), since reclaim
  * may have failed on just that lock. Its partner is the store in
  * mkw__pool_enqueue(): reclaim runs after that store (the kick follows it), and
@@ -37,6 +36,7 @@ int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
 	TAILQ_INIT(&p->active);
 	TAILQ_INIT(&p->inactive);
 	TAILQ_INIT(&p->waiters);
+	TAILQ_INIT(&p->buf_waiters);
 	p->frames_max = cache_bytes >> e->page_shift;
 	if (MKW__TEST(cache_frames))
 		p->frames_max = MKW__TEST(cache_frames);
@@ -69,16 +69,24 @@ void mkw__pool_fini(struct mkw_engine *e)
 				  MKW__BUFFERS * MKW__IO_PAGES * e->page);
 }
 
-/* Takes all waiters off the queue; mutex held. Frames or buffers came back. */
-static void take_waiters(struct mkw__pool *p, struct mkw__waiters *woken)
-{
-	TAILQ_CONCAT(woken, &p->waiters, link);
-	atomic_store_explicit(&p->waited, false, memory_order_relaxed);
-}
-
 static bool has_both(const struct mkw__pool *p)
 {
 	return p->frames_used < p->frames_max && !TAILQ_EMPTY(&p->bufs);
+}
+
+/*
+ * Takes those who can go on off the queues; mutex held. Nobody else: two faults
+ * that each find the pool short and give back a buffer would wake each other for
+ * ever.
+ */
+static void take_waiters(struct mkw__pool *p, struct mkw__waiters *woken)
+{
+	if (!TAILQ_EMPTY(&p->bufs))
+		TAILQ_CONCAT(woken, &p->buf_waiters, link);
+	if (!has_both(p))
+		return;
+	TAILQ_CONCAT(woken, &p->waiters, link);
+	atomic_store_explicit(&p->waited, false, memory_order_relaxed);
 }
 
 bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w)
@@ -128,8 +136,7 @@ void mkw__pool_frames_put(struct mkw_engine *e, size_t n)
 
 	mkw__mutex_lock(&p->mutex);
 	p->frames_used -= n;
-	if (has_both(p))
-		take_waiters(p, &woken);
+	take_waiters(p, &woken);
 	mkw__mutex_unlock(&p->mutex);
 	mkw__waiters_wake(&woken);
 }
@@ -197,7 +204,7 @@ struct mkw__buf *mkw__pool_buf_wait(struct mkw_engine *e)
 		mkw__mutex_lock(&p->mutex);
 		queued = TAILQ_EMPTY(&p->bufs);
 		if (queued)
-			TAILQ_INSERT_TAIL(&p->waiters, &s.waiter, link);
+			TAILQ_INSERT_TAIL(&p->buf_waiters, &s.waiter, link);
 		mkw__mutex_unlock(&p->mutex);
 		if (queued)
 			mkw__sleeper_wait(&s);

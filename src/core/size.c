@@ -73,6 +73,8 @@ int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 		in->store->ops->resize(in->store, old);
 		return r;
 	}
+	/* Until here an access past the old end was SIGBUS, and over. */
+	mkw__excl_count_take(in);
 	atomic_store_explicit(&in->size, size, memory_order_release);
 	return 0;
 }

@@ -53,7 +53,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "os/linux/linux.h"
@@ -89,7 +88,7 @@ struct mkw__os_loop {
 	struct uffd_msg msg[MESSAGES];
 	unsigned msg_next, msg_count;
 	bool uring;
-	bool enabled;		/* the ring belongs to the owner now */
+	bool opened;		/* the ring was asked for */
 	bool kick_armed, uffd_armed;
 	struct io_uring ring;
 };
@@ -181,22 +180,21 @@ static void kick_seen(struct mkw__os_loop *l)
 
 /* ---- the ring --------------------------------------------------------- */
 
+/*
+ * Called in the owner's first wait(): with SINGLE_ISSUER the task that makes
+ * the ring is the only one that may use it, and a loop that never has to wait
+ * needs none.
+ */
 static bool ring_open(struct mkw__os_loop *l)
 {
-	/*
-	 * Disabled until the owner's first wait(): with SINGLE_ISSUER the task
-	 * that enables the ring is the only one that may use it.
-	 */
 	struct io_uring_params best = {
-		.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER |
+		.flags = IORING_SETUP_SINGLE_ISSUER |
 			 IORING_SETUP_DEFER_TASKRUN,
 	};
-	struct io_uring_params plain = { .flags = IORING_SETUP_R_DISABLED };
+	struct io_uring_params plain = { 0 };
 	unsigned entries = l->depth + 2;
 	int err;
 
-	if (atomic_load(&no_uring))
-		return false;
 	err = io_uring_queue_init_params(entries, &l->ring, &best);
 	if (err == -EINVAL) /* Linux 6.1 has these flags */
 		err = io_uring_queue_init_params(entries, &l->ring, &plain);
@@ -257,14 +255,6 @@ static void ring_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
 
 static void ring_arm(struct mkw__os_loop *l)
 {
-	if (!l->enabled) {
-		/* By hand: liburing 2.3 declares its call and lacks it. */
-		if (syscall(SYS_io_uring_register, l->ring.ring_fd,
-			    IORING_REGISTER_ENABLE_RINGS, NULL, 0))
-			mkw__os_panic("enabling an io_uring: %s",
-				      strerror(errno));
-		l->enabled = true;
-	}
 	if (!l->kick_armed) {
 		ring_poll(l, l->kick_fd, TAG_KICK);
 		l->kick_armed = true;
@@ -433,7 +423,8 @@ int mkw__os_loop_create(unsigned depth, struct mkw__os_loop **out)
 		err = -errno;
 		goto out_free;
 	}
-	l->uring = ring_open(l);
+	/* Nothing to ask for where a test forbids it. */
+	l->opened = atomic_load(&no_uring);
 	*out = l;
 	return 0;
 out_free:
@@ -478,6 +469,10 @@ void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 	unsigned queued;
 
 	atomic_store_explicit(&l->owner, mkw__os_self(), memory_order_relaxed);
+	if (!l->opened) {
+		l->uring = ring_open(l);
+		l->opened = true;
+	}
 	if (l->uring)
 		ring_arm(l);
 
