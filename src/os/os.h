@@ -277,8 +277,8 @@ void mkw__os_loop_destroy(struct mkw__os_loop *l);
 /*
  * Adds the fault messages of mmu: on_fault runs in mkw__os_loop_wait(), once
  * for each. before_read (or NULL) runs before messages are taken from the
- * kernel: those that follow, until it runs again, were taken after it. _pause() holds messages back in the kernel, for as long as it is
- * on (the receiver is full).
+ * kernel: those that follow, until it runs again, were taken after it. _pause()
+ * holds messages back, for as long as it is on (the receiver is full).
  */
 int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
 		       void (*before_read)(void *arg),

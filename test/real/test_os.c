@@ -17,6 +17,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -26,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -1781,6 +1784,38 @@ static int chain_to_handler(void)
 	return 0;
 }
 
+/* A seccomp profile that refuses io_uring, as containers have it. */
+static int without_io_uring(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { .len = 4, .filter = code };
+	struct mkw__os_loop *l;
+	struct transfer t;
+	char buf[8];
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
+		return 1;
+	if (fd < 0 || write(fd, "12345678", 8) != 8 ||
+	    mkw__os_loop_create(1, &l))
+		return 2;
+	transfer_init(&t, fd, false, 0, buf, 8);
+	mkw__os_loop_rw(l, &t.io);
+	while (!t.dones)
+		mkw__os_loop_wait(l, UINT64_MAX);
+	if (t.res || memcmp(buf, "12345678", 8))
+		return 3;
+	mkw__os_loop_destroy(l);
+	return 0;
+}
+
 static int child_main(const char *scenario)
 {
 	const struct sigaction by_default = { .sa_handler = SIG_DFL };
@@ -1825,6 +1860,8 @@ static int child_main(const char *scenario)
 	}
 	if (!strcmp(scenario, "chain"))
 		return chain_to_handler();
+	if (!strcmp(scenario, "no-io-uring"))
+		return without_io_uring();
 	return 97;
 }
 
@@ -1870,6 +1907,18 @@ static void test_chaining(void **state)
 		fail_msg("chain: status 0x%x: %s", status, text);
 }
 
+static void test_io_uring_refused(void **state)
+{
+	char text[4096];
+	int status;
+
+	(void)state;
+	status = run_child("no-io-uring", text, sizeof(text));
+	if (status)
+		fail_msg("no-io-uring: status 0x%x: %s", status, text);
+	assert_non_null(strstr(text, "io_uring, got: Operation not permitted"));
+}
+
 int main(int argc, char **argv)
 {
 	static int without_uring;
@@ -1909,6 +1958,7 @@ int main(int argc, char **argv)
 		BOTH(test_loop_faults),
 		cmocka_unit_test(test_panics),
 		cmocka_unit_test(test_chaining),
+		cmocka_unit_test(test_io_uring_refused),
 	};
 	struct mkw__os_mmu_caps inline_caps;
 	int err, failed;
