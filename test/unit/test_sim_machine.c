@@ -159,7 +159,7 @@ static void served_by_pager(void *arg)
 	(void)arg;
 	map_up(false);
 	CHECK(!mkw__os_loop_create(4, &loop));
-	CHECK(!mkw__os_loop_watch(loop, mmu, serve, NULL));
+	CHECK(!mkw__os_loop_watch(loop, mmu, NULL, serve, NULL));
 	CHECK(!mkw__os_thread_start(&t, "pager", pager, NULL));
 	a = sim_spawn("A", toucher, NULL);
 	b = sim_spawn("B", toucher, NULL);
