@@ -23,7 +23,7 @@ struct mkw__testing {
 	bool policy_none;	/* faults take no lock: the kernel of 2012 */
 	bool r0_off;		/* copy to mapped buffers under the lock */
 	uint64_t mutants;	/* 1 << enum mkw__mutant */
-	uint32_t bare_wakes;	/* faults to wake unresolved, counted down */
+	_Atomic uint32_t bare_wakes;	/* faults to wake unresolved, counted down */
 	uint64_t cache_frames;	/* the cache's size, for tiny ones; 0: as asked */
 };
 extern struct mkw__testing mkw__testing;
