@@ -26,7 +26,7 @@
  *   - protecting an unmapped page makes a MARKER
  *   - unmapping wakes nobody
  * Oddities that are legal but rare on a real machine come by the seed: EAGAIN
- * with nothing done, short counts.
+ * with nothing done, short counts, ENOMEM.
  */
 #include "sim/machine.h"
 
@@ -530,6 +530,10 @@ int mkw__os_frames_publish(struct mkw__os_frames *fr, uint64_t off,
 			sim_trace("frames_publish: EAGAIN after %llu bytes", *done, 0, 0);
 			return -EAGAIN;
 		}
+		if (sim_odd(4 * ODD)) {
+			sim_trace("frames_publish: ENOMEM after %llu bytes", *done, 0, 0);
+			return -ENOMEM;
+		}
 		err = page_from((const char *)src + *done, &page);
 		if (!err) {
 			sim_step("frames_publish of page %llu",
@@ -699,6 +703,10 @@ static int resolve(struct mkw__os_mmu *mmu, uintptr_t addr, const void *src,
 
 	pages_check(src ? "pte_copy" : "pte_continue", addr, len);
 	*done = 0;
+	if (sim_odd(4 * ODD)) {
+		sim_trace("no memory for page tables at page %llu", page_number(addr), 0, 0);
+		return -ENOMEM;
+	}
 	if (sim_odd(ODD)) {
 		limit = sim_env_random(len / psize()) * psize();
 		sim_trace("the address space is changing: %llu of %llu pages at page %llu",

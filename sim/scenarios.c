@@ -35,7 +35,8 @@ static void set_up(unsigned pages, unsigned frames)
 {
 	stage_open(pages, frames);
 	map0 = stage_map_any();
-	map1 = sim_random(2) ? map0 : stage_map_any();
+	map1 = sim_random(2) ? map0 :
+			       stage_map(sim_random(2), sim_random(4) != 0);
 	variant = (unsigned)sim_random(64);
 	rounds = 1 + (unsigned)sim_random(3);
 	/* A page that is cached, mapped, or dirty beforehand. */

@@ -42,6 +42,12 @@ static uint64_t words[SIM_WORDS_MAX];
 
 /* ---- opening ---------------------------------------------------------- */
 
+/* A word's offset in the file. */
+static off_t at(unsigned word)
+{
+	return (off_t)(stage.base + word * WORD);
+}
+
 static void check(int64_t r, const char *what)
 {
 	if (r < 0)
@@ -59,15 +65,18 @@ void stage_open(unsigned pages, unsigned frames)
 	stage.pages = pages;
 	stage.words_per_page = (unsigned)(stage.page / WORD);
 	stage.words = pages * stage.words_per_page;
+	/* Often the middle of the file, where the engine's leaves meet. */
+	if (pages > 1 && sim_random(4) == 0)
+		stage.base = (63 - sim_random(pages - 1)) * stage.page;
 	if (pages > PAGES_MAX)
 		sim_violation("scenario: %u pages, %u at most", pages, PAGES_MAX);
 
-	stage.disk = sim_disk_create(pages * stage.page);
+	stage.disk = sim_disk_create(stage.base + pages * stage.page);
 	for (unsigned w = 0; w < stage.words; w++) {
 		/* Of large pages only the first words are looked at. */
 		if (w < SIM_WORDS_MAX)
 			words[w] = STAGE_OLD + w;
-		sim_disk_poke(stage.disk, w * WORD, STAGE_OLD + w);
+		sim_disk_poke(stage.disk, (uint64_t)at(w), STAGE_OLD + w);
 	}
 	sim_history_reset(stage.words < SIM_WORDS_MAX ? stage.words :
 							SIM_WORDS_MAX, words);
@@ -96,8 +105,9 @@ unsigned stage_map(bool in_thread, bool writable)
 
 	check(mkw_map(stage.file, NULL, stage.pages * stage.page,
 		      writable ? PROT_READ | PROT_WRITE : PROT_READ,
-		      in_thread ? MKW_MAP_INLINE : 0, 0, &addr), "mkw_map()");
+		      in_thread ? MKW_MAP_INLINE : 0, at(0), &addr), "mkw_map()");
 	stage.map[n] = (uintptr_t)addr;
+	stage.read_only[n] = !writable;
 	return n;
 }
 
@@ -172,6 +182,8 @@ void stage_store(unsigned map, unsigned word)
 	uint64_t start = sim_tick(), v = new_value();
 	enum sim_outcome o;
 
+	if (stage.read_only[map])
+		map = 0;
 	o = sim_store(stage.map[map] + word * WORD, v);
 	check_access(o, "a store", word);
 	if (o == SIM_OK)
@@ -213,7 +225,7 @@ void stage_read(unsigned word, unsigned n, unsigned flags)
 				      "pread of words [%llu, %llu)",
 		 word, word + n, 0);
 	memset(buf, 0xee, sizeof(buf));
-	r = mkw_pread(stage.file, buf, sizeof(buf), word * WORD, flags);
+	r = mkw_pread(stage.file, buf, sizeof(buf), at(word), flags);
 	check_count(r, n, flags, read_name(flags));
 	sim_step("the read returns %llu bytes, the first word is %llx", (uint64_t)r,
 		 r > 0 ? buf[0] : 0, 0);
@@ -244,7 +256,7 @@ void stage_write(unsigned word, unsigned n, unsigned flags)
 			 "direct write of words [%llu, %llu), the first %llx" :
 			 "pwrite of words [%llu, %llu), the first %llx",
 		 word, word + n, buf[0]);
-	r = mkw_pwrite(stage.file, buf, sizeof(buf), word * WORD, flags);
+	r = mkw_pwrite(stage.file, buf, sizeof(buf), at(word), flags);
 	may_end_short = stage.may_end_short;
 	stage.may_end_short = false;	/* a write makes the file longer */
 	check_count(r, n, flags, write_name(flags));
@@ -273,7 +285,7 @@ void stage_read_into(unsigned map, unsigned to, unsigned word, unsigned n,
 	for (unsigned i = 0; i < n; i++)
 		buf[i] = STAGE_OLD + word + i;
 	r = mkw_pread(stage.file, (void *)(stage.map[map] + to * WORD), n * WORD,
-		      word * WORD, flags);
+		      at(word), flags);
 	if (r != -EFAULT || !stage.may_end_short)
 		check_count(r, n, 0, "a read into a mapping");
 	sim_step("the copy returns %llu", (uint64_t)r, 0, 0);
@@ -293,7 +305,7 @@ void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
 	for (unsigned i = 0; i < n; i++)
 		buf[i] = STAGE_OLD + from + i;
 	r = mkw_pwrite(stage.file, (void *)(stage.map[map] + from * WORD),
-		       n * WORD, word * WORD, flags);
+		       n * WORD, at(word), flags);
 	if (r != (ssize_t)(n * WORD) && !(r == -EFAULT && stage.may_end_short))
 		sim_violation("a write of %u bytes out of a mapping returned %lld",
 			      n * WORD, (long long)r);
@@ -309,7 +321,7 @@ void stage_punch(unsigned word, unsigned n)
 
 	sim_step("punches words [%llu, %llu)", word, word + n, 0);
 	check(mkw_fallocate(stage.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			    word * WORD, n * WORD), "punching a hole");
+			    at(word), n * WORD), "punching a hole");
 	sim_step("the punch has returned", 0, 0, 0);
 	record_zeros(word, n, start, "punch");
 	took(word, n, start);
@@ -321,7 +333,7 @@ void stage_zero(unsigned word, unsigned n)
 
 	sim_step("zeroes words [%llu, %llu)", word, word + n, 0);
 	check(mkw_fallocate(stage.file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-			    word * WORD, n * WORD), "zeroing a range");
+			    at(word), n * WORD), "zeroing a range");
 	sim_step("the zeroing has returned", 0, 0, 0);
 	record_zeros(word, n, start, "zero range");
 	wrote(word, n);
@@ -330,7 +342,7 @@ void stage_zero(unsigned word, unsigned n)
 void stage_allocate(unsigned word, unsigned n)
 {
 	sim_step("allocates words [%llu, %llu)", word, word + n, 0);
-	check(mkw_fallocate(stage.file, FALLOC_FL_KEEP_SIZE, word * WORD,
+	check(mkw_fallocate(stage.file, FALLOC_FL_KEEP_SIZE, at(word),
 			    n * WORD), "allocating");
 	wrote(word, n);
 }
@@ -347,7 +359,7 @@ void stage_truncate(unsigned size)
 
 	sim_step("truncates to %llu words", size, 0, 0);
 	stage.may_end_short = true;
-	check(mkw_truncate(stage.file, size * WORD), "truncating");
+	check(mkw_truncate(stage.file, at(size)), "truncating");
 	sim_step("the truncation has returned", 0, 0, 0);
 	record_zeros(size, stage.words - size, start, "truncate");
 	took(size, stage.words - size, start);
@@ -381,7 +393,9 @@ void stage_remap(unsigned map, bool in_parts)
 	unmap(old, stage.pages * stage.page);
 	check(mkw_map(stage.file, NULL, stage.pages * stage.page,
 		      PROT_READ | PROT_WRITE,
-		      sim_random(2) ? MKW_MAP_INLINE : 0, 0, &addr), "mkw_map()");
+		      sim_random(2) ? MKW_MAP_INLINE : 0, at(0), &addr),
+	      "mkw_map()");
+	stage.read_only[map] = false;
 	stage.map[map] = (uintptr_t)addr;
 	sim_step("the mapping is back", 0, 0, 0);
 }
@@ -413,7 +427,9 @@ void stage_seek(void)
 
 static unsigned words_watched(void)
 {
-	unsigned n = (unsigned)(mkw_size(stage.file) / WORD);
+	uint64_t size = (uint64_t)mkw_size(stage.file);
+	unsigned n = size < stage.base ? 0 :
+					 (unsigned)((size - stage.base) / WORD);
 
 	if (n > stage.words)
 		n = stage.words;
@@ -447,7 +463,7 @@ static void read_disk(void)
 			      (unsigned long long)sim_disk_len(stage.disk));
 	for (unsigned w = 0; w < n; w++)
 		sim_history_add(w, "disk", false,
-				sim_disk_peek(stage.disk, w * WORD), sim_tick(),
+				sim_disk_peek(stage.disk, (uint64_t)at(w)), sim_tick(),
 				false);
 }
 
@@ -458,9 +474,9 @@ static void stray_blocks(void)
 			continue;
 		for (uint64_t off = p * stage.page; off < (p + 1) * stage.page;
 		     off += SIM_BLOCK)
-			if (sim_disk_allocated(stage.disk, off))
+			if (sim_disk_allocated(stage.disk, stage.base + off))
 				sim_violation("stray block at offset %llu: the last change of its page was to punch it",
-					      (unsigned long long)off);
+					      (unsigned long long)(stage.base + off));
 	}
 }
 

@@ -5,7 +5,8 @@
  * stage_close() can judge it.
  *
  * The unit is the aligned word of eight bytes. At first every word of the file
- * holds a value of its own (OLD + its number) and every block is allocated.
+ * holds a value of its own (OLD + its number) and every block of them is
+ * allocated; before them the file may have a hole.
  * Whatever is written is unique, but for zero.
  */
 #ifndef SIM_STAGE_H
@@ -33,7 +34,9 @@ struct stage {
 	size_t page;
 	unsigned pages, words;		/* of the file at first; the file's words */
 	unsigned words_per_page;
-	uintptr_t map[STAGE_MAPS];	/* of the whole file each */
+	uint64_t base;			/* where the first word is in the file */
+	uintptr_t map[STAGE_MAPS];	/* of all words each */
+	bool read_only[STAGE_MAPS];	/* not the first */
 	unsigned maps;
 	bool may_end_short;		/* somebody truncates: SIGBUS is fine */
 	bool may_fail;			/* the disk fails */
@@ -43,7 +46,7 @@ extern struct stage stage;
 
 /* Opens engine and file; frames: the cache's size in pages, 0 for plenty. */
 void stage_open(unsigned pages, unsigned frames);
-/* Maps the whole file; a number for the operations below. */
+/* Maps all words; a number for the operations below. */
 unsigned stage_map(bool in_thread, bool writable);
 /* By the seed, in thread or not. */
 unsigned stage_map_any(void);
@@ -57,6 +60,7 @@ void stage_close(void);
 /* ---- operations; violations unless they do what the header says -------- */
 
 void stage_load(unsigned map, unsigned word);
+/* Through the first mapping where this one is read-only. */
 void stage_store(unsigned map, unsigned word);
 /* flags: of mkw_pread(); all counts in words. */
 void stage_read(unsigned word, unsigned n, unsigned flags);

@@ -685,7 +685,7 @@ static void reset(const struct sim_config *cfg, struct sim_result *res)
 	m.random_schedule = next_random(&seed);
 	m.random_env = next_random(&seed);
 	m.random_work = next_random(&seed);
-	m.stay_mask = ((uint64_t)1 << random_below(&m.random_env, 4)) - 1;
+	m.stay_mask = ((uint64_t)1 << random_below(&m.random_env, 7)) - 1;
 	m.result = res;
 	m.task_count = m.runnable_count = m.idle = 0;
 	m.steps = 0;

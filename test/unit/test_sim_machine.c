@@ -107,12 +107,12 @@ static int give(unsigned i, unsigned flags)
 
 	do {
 		err = mkw__os_frames_publish(fr, i * ps, page_of_ones, ps, &done);
-	} while (err == -EAGAIN);
+	} while (err == -EAGAIN || err == -ENOMEM);
 	if (err && err != -EEXIST)
 		return err;
 	do {
 		err = mkw__os_pte_continue(mmu, base + i * ps, ps, flags, &done);
-	} while (err == -EAGAIN);
+	} while (err == -EAGAIN || err == -ENOMEM);
 	return err;
 }
 
@@ -271,7 +271,7 @@ static void oddities(void *arg)
 
 		none += err == -EAGAIN && !done;
 		some += err == -EAGAIN && done;
-		CHECK(err == -EAGAIN || err == -EEXIST);
+		CHECK(err == -EAGAIN || err == -EEXIST || err == -ENOMEM);
 		if (done)
 			mkw__os_pte_zap(base, ps);
 	}
