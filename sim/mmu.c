@@ -619,13 +619,14 @@ int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable)
 	return 0;
 }
 
-void mkw__os_unmap(uintptr_t addr, size_t len)
+int mkw__os_unmap(uintptr_t addr, size_t len)
 {
 	sim_step("unmap %llu pages at page %llu", (len + psize() - 1) / psize(),
 		 page_number(addr), 0);
 	for (uintptr_t a = addr; a < addr + len; a += psize())
 		if (vpage_at(a))
 			va_clear((unsigned)page_number(a), 1);
+	return 0;
 }
 
 /* ---- resolving calls -------------------------------------------------- */

@@ -52,7 +52,7 @@ ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 	int r = 0;
 
 	while (done < len && !r) {
-		void *dst = (char *)buf + done;
+		void *dst = mkw__os_at(buf, done);
 
 		present = run_at(in, off + done, off + len, &n);
 		if (!present && (flags & MKW_NOWAIT)) {
@@ -171,7 +171,7 @@ ssize_t mkw__direct_write(struct mkw__inode *in, struct mkw__excl *x,
 		mkw__hole_drop(in, mkw__page_of(e, off),
 			       mkw__pages_up(e, end));
 	while (done < len && !r) {
-		const void *src = (const char *)buf + done;
+		const void *src = mkw__os_at(buf, done);
 
 		if (run_at(in, off + done, end, &n)) {
 			/* A buffer holds whole pages from the first one's start. */

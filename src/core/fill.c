@@ -76,13 +76,13 @@ int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
 	while (at < len) {
 		step = 0;
 		r = mkw__os_frames_publish(in->frames, off + at,
-					   (const char *)src + at, len - at,
+					   mkw__os_at(src, at), len - at,
 					   &step);
 		at += step;
 		if (r == -EEXIST) {
 			/* A stray frame: the state says that it is not valid. */
 			r = mkw__os_frames_write(in->frames, off + at,
-						 (const char *)src + at,
+						 mkw__os_at(src, at),
 						 e->page);
 			if (!r)
 				at += e->page;

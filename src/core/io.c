@@ -124,7 +124,7 @@ static ssize_t buffered_read(struct mkw__inode *in, unsigned char *buf,
 			break;
 		n = p.end - pos;
 		if (p.present) {
-			r = copy_out(in, buf + (pos - off), pos, n);
+			r = copy_out(in, mkw__os_at(buf, pos - off), pos, n);
 		} else {
 			uint64_t idx = mkw__page_of(e, pos);
 
@@ -133,7 +133,7 @@ static ssize_t buffered_read(struct mkw__inode *in, unsigned char *buf,
 			if (r >= 0)
 				continue;
 			if (r == -ENOBUFS)
-				r = read_past(in, buf + (pos - off), pos,
+				r = read_past(in, mkw__os_at(buf, pos - off), pos,
 					      p.end, &n);
 		}
 		if (r)
@@ -330,7 +330,8 @@ static ssize_t buffered_write(struct mkw__inode *in, struct mkw__excl *x,
 
 	while (done < len && !r) {
 		n = len - done;
-		r = write_some(in, x, buf + done, off + done, &n, flags);
+		r = write_some(in, x, mkw__os_at(buf, done), off + done, &n,
+			       flags);
 		if (!r)
 			done += n;
 	}

@@ -157,6 +157,11 @@ void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
 	mkw__map_table_unlock(&table);
 }
 
+static void table_lock_exclusive(struct mkw__range_req *req)
+{
+	mkw__range_lock(&process.table, req, 0, MKW__RANGE_MAX, true);
+}
+
 static void table_insert(struct mkw__map *m)
 {
 	RB_INSERT(map_tree, &process.maps, m);
@@ -204,15 +209,13 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 		r = mkw__os_map(m->mmu, in->frames, hint, m->len, os_flags, off,
 				&m->addr);
 	if (!r) {
-		mkw__range_lock(&process.table, &table, 0, MKW__RANGE_MAX,
-				true);
+		table_lock_exclusive(&table);
 		table_insert(m);
 		mkw__map_table_unlock(&table);
 		*addr = m->addr;
 		r = mkw__os_map_enable(m->addr, m->len, writable);
 		if (r) {
-			mkw__range_lock(&process.table, &table, 0,
-					MKW__RANGE_MAX, true);
+			table_lock_exclusive(&table);
 			table_remove(m);
 			mkw__map_table_unlock(&table);
 			mkw__os_unmap(m->addr, m->len);
@@ -227,51 +230,46 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 }
 
 /*
- * Takes [addr, end) out of the table, one mapping's part of it: the part that it
- * took is in *cut, whose inode stays in use. `spare` becomes the remainder
- * behind the part where there is one on both sides; it is then NULL. False:
+ * Takes the first mapping's part of [addr, end) out of the table: *cut, with a
+ * use of the inode of its own. A cut in the middle leaves *rest behind it. Two
+ * structures are handed in; what is not used is left alone, what is, NULL. False:
  * no mapping is left there.
  */
-static bool table_cut(uintptr_t addr, uintptr_t end, struct mkw__map *cut,
-		      struct mkw__map **spare, struct mkw__map **dead)
+static bool table_cut(uintptr_t addr, uintptr_t end, struct mkw__map **cut,
+		      struct mkw__map **rest)
 {
-	struct mkw__map *m = map_after(addr), *rest;
+	struct mkw__map *m = map_after(addr);
 	uintptr_t from, to, m_end;
 
-	*dead = NULL;
 	if (!m || m->addr >= end)
 		return false;
 	m_end = m->addr + m->len;
 	from = mkw__max(addr, m->addr);
 	to = mkw__min(end, m_end);
-	*cut = *m;
-	cut->off += from - m->addr;
-	cut->addr = from;
-	cut->len = to - from;
-
-	if (from > m->addr && to < m_end) {
-		rest = *spare;
-		*spare = NULL;
-		*rest = *m;
-		rest->addr = to;
-		rest->off += to - m->addr;
-		rest->len = m_end - to;
-		m->len = from - m->addr;
-		table_insert(rest);
-		mkw__inode_use(m->inode);	/* the rest's */
-		mkw__inode_use(m->inode);	/* the cut's */
-	} else if (from > m->addr) {
-		m->len = from - m->addr;
+	table_remove(m);
+	**cut = *m;
+	(*cut)->addr = from;
+	(*cut)->off += from - m->addr;
+	(*cut)->len = to - from;
+	if (to < m_end) {
+		**rest = *m;
+		(*rest)->addr = to;
+		(*rest)->off += to - m->addr;
+		(*rest)->len = m_end - to;
+		table_insert(*rest);
 		mkw__inode_use(m->inode);
-	} else if (to < m_end) {
-		/* Its place in the tree's order does not change. */
-		m->off += to - m->addr;
-		m->addr = to;
-		m->len = m_end - to;
+		*rest = NULL;
+	}
+	if (from > m->addr) {
+		m->len = from - m->addr;
+		table_insert(m);
 		mkw__inode_use(m->inode);
 	} else {
-		table_remove(m);
-		*dead = m;
+		/* Its use is the cut's now, and its memory the next rest's. */
+		if (!*rest)
+			*rest = m;
+		else
+			mkw__os_free(m);
 	}
 	return true;
 }
@@ -279,28 +277,38 @@ static bool table_cut(uintptr_t addr, uintptr_t end, struct mkw__map *cut,
 int mkw__map_remove(uintptr_t addr, size_t len)
 {
 	uintptr_t end = addr + len;
-	struct mkw__map *spare, cut, *dead;
 	struct mkw__range_req table;
+	struct mkw__map *cut, *rest;
 	bool found = true;
+	int r = 0;
 
-	/* A cut in the middle makes two of one, once at most. */
-	spare = mkw__os_zalloc(sizeof(*spare));
-	if (!spare)
-		return -ENOMEM;
-	while (found) {
-		mkw__range_lock(&process.table, &table, 0, MKW__RANGE_MAX,
-				true);
-		found = table_cut(addr, end, &cut, &spare, &dead);
+	cut = mkw__os_zalloc(sizeof(*cut));
+	rest = mkw__os_zalloc(sizeof(*rest));
+	if (!cut || !rest)
+		r = -ENOMEM;
+	while (!r && found) {
+		table_lock_exclusive(&table);
+		found = table_cut(addr, end, &cut, &rest);
 		mkw__map_table_unlock(&table);
 		if (!found)
 			break;
-		mkw__os_unmap(cut.addr, cut.len);
-		mkw__os_wake(cut.mmu, cut.addr, cut.len);
-		mkw__inode_unuse(cut.inode);
-		mkw__os_free(dead);
+		r = mkw__os_unmap(cut->addr, cut->len);
+		if (r) {
+			/* It is mapped still: serve it on, as a mapping. */
+			table_lock_exclusive(&table);
+			table_insert(cut);
+			mkw__map_table_unlock(&table);
+			cut = NULL;
+			break;
+		}
+		mkw__os_wake(cut->mmu, cut->addr, cut->len);
+		mkw__inode_unuse(cut->inode);
+		/* A mapping that ended before `end` is found no more; only the
+		 * last can leave a rest. */
 	}
-	mkw__os_free(spare);
-	return 0;
+	mkw__os_free(cut);
+	mkw__os_free(rest);
+	return r;
 }
 
 /* ---- user buffers ----------------------------------------------------- */

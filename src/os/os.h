@@ -103,15 +103,22 @@ void mkw__os_event_reset(struct mkw__os_event *ev);
  * Blocks every signal for the calling thread but those that a fault raises
  * (SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP), so that no handler of the
  * application runs, and no cancellation happens, while a lock is held.
- * *saved is for _restore(). Pairs nest.
+ * *saved is for _restore(), which restores errno as well. Pairs nest.
  */
 struct mkw__os_sigmask {
 	uint64_t bits;
+	int err;
 };
 void mkw__os_signals_block(struct mkw__os_sigmask *saved);
 void mkw__os_signals_restore(const struct mkw__os_sigmask *saved);
 
 /* ---- user memory ------------------------------------------------------ */
+
+/* p + n for an address of the application, which may be anything, NULL too. */
+static inline void *mkw__os_at(const void *p, size_t n)
+{
+	return (void *)((uintptr_t)p + n);
+}
 
 /*
  * Copy between engine memory and application memory, as ordinary loads and
@@ -223,8 +230,11 @@ int mkw__os_map(struct mkw__os_mmu *mmu, struct mkw__os_frames *fr,
 		uintptr_t hint, size_t len, unsigned flags, uint64_t off,
 		uintptr_t *addr);
 int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable);
-/* Removes it. Sleeping accesses are not woken. Call with no lock held. */
-void mkw__os_unmap(uintptr_t addr, size_t len);
+/*
+ * Removes it, or part of it. Sleeping accesses are not woken. Call with no lock
+ * held. -ENOMEM: a part, and the process has as many mappings as it may have.
+ */
+int mkw__os_unmap(uintptr_t addr, size_t len);
 
 #define MKW__PTE_WP       0x1u	/* write-protected */
 #define MKW__PTE_DONTWAKE 0x2u	/* leave sleeping accesses asleep */

@@ -292,7 +292,7 @@ int mkw__os_frames_publish(struct mkw__os_frames *fr, uint64_t off,
 			return err;
 		/* Nobody sleeps on the alias. */
 		err = mkw__os_pte_copy(fr->mmu, (uintptr_t)dst,
-				       (const char *)src + *done, piece,
+				       mkw__os_at(src, *done), piece,
 				       MKW__PTE_DONTWAKE, &copied);
 		*done += copied;
 		/* After a part, the next call says why it stopped. */
@@ -324,7 +324,7 @@ int mkw__os_frames_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
 		const char *src = frame(fr, off, &piece);
 
 		err = mkw__trap_copy_from(dst, src, piece);
-		dst = (char *)dst + piece;
+		dst = mkw__os_at(dst, piece);
 		off += piece;
 		len -= piece;
 	}
@@ -341,7 +341,7 @@ int mkw__os_frames_write(struct mkw__os_frames *fr, uint64_t off,
 		char *dst = frame(fr, off, &piece);
 
 		err = mkw__trap_copy_to(dst, src, piece);
-		src = (const char *)src + piece;
+		src = mkw__os_at(src, piece);
 		off += piece;
 		len -= piece;
 	}

@@ -312,13 +312,9 @@ int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable)
 	return mprotect((void *)addr, len, prot) ? -errno : 0;
 }
 
-void mkw__os_unmap(uintptr_t addr, size_t len)
+int mkw__os_unmap(uintptr_t addr, size_t len)
 {
-	if (munmap((void *)addr, len))
-		mkw__os_panic("munmap of %zu bytes at %p: %s. The mapping is no "
-			      "longer served, so its pages may not stay; if "
-			      "ENOMEM, raise vm.max_map_count",
-			      len, (void *)addr, strerror(errno));
+	return munmap((void *)addr, len) ? -errno : 0;
 }
 
 /* ---- page tables ------------------------------------------------------ */

@@ -149,12 +149,14 @@ void mkw__os_signals_block(struct mkw__os_sigmask *saved)
 	 * Set, not added to: a fault of a user copy must reach our handler
 	 * even where the application had blocked SIGBUS.
 	 */
+	saved->err = errno;
 	set_mask(~FAULT_SIGNALS, &saved->bits);
 }
 
 void mkw__os_signals_restore(const struct mkw__os_sigmask *saved)
 {
 	set_mask(saved->bits, NULL);
+	errno = saved->err;
 }
 
 /* ---- tasks ------------------------------------------------------------ */
