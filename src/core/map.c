@@ -4,7 +4,8 @@
  *
  * Making a mapping: gate exclusive, address space, table, and only then
  * accessible: so no fault can arrive that the table does not know. Removing:
- * out of the table first, then munmap() with nothing held, then a wake of the
+ * out of the table and without a mapped page, in one step, since writeback
+ * protects what the table has; then munmap() with nothing held, then a wake of the
  * whole range, since munmap() leaves sleeping faults asleep (R8). A fault
  * message that arrives in between finds no mapping and is woken, to fault
  * again until the memory is gone.
@@ -289,6 +290,10 @@ int mkw__map_remove(uintptr_t addr, size_t len)
 	while (!r && found) {
 		table_lock_exclusive(&table);
 		found = table_cut(addr, end, &cut, &rest);
+		/* Writeback does not see it any more, so no store may get
+		 * through it until it is gone. */
+		if (found)
+			mkw__os_pte_zap(cut->addr, cut->len);
 		mkw__map_table_unlock(&table);
 		if (!found)
 			break;
