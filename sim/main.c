@@ -46,7 +46,8 @@ static void usage(FILE *to)
 {
 	fprintf(to,
 		"usage: mkwrite sim [--scenario NAME] [--policy none|invalidate|retry]\n"
-		"                   [--seeds A..B | --seed S] [--mutant NAME] [--trace]\n"
+		"                   [--seeds A..B | --seed S] [--mutant NAME] [--r0-off]\n"
+		"                   [--trace]\n"
 		"       mkwrite sim --list\n"
 		"\n"
 		"Runs the engine on a simulated machine, under a schedule that the seed picks.\n"
@@ -56,6 +57,7 @@ static void usage(FILE *to)
 		"  --seeds A..B     seeds A to B; default 1..1000\n"
 		"  --seed S         one seed, and its trace hash\n"
 		"  --mutant NAME    with a planted bug (--list has the names)\n"
+		"  --r0-off         copy to and from mapped buffers with the file's locks held\n"
 		"  --trace          print every step\n"
 		"  --list           the scenarios and planted bugs\n"
 		"\n"
@@ -168,6 +170,10 @@ static void parse(int argc, char **argv)
 			opt.trace = true;
 			continue;
 		}
+		if (!strcmp(argv[i], "--r0-off")) {
+			opt.stage.r0_off = true;
+			continue;
+		}
 		for (o = 0; o < n && strcmp(argv[i], options[o].name); o++)
 			;
 		if (o == n) {
@@ -197,9 +203,10 @@ static void tell(const struct scenario *s, uint64_t seed,
 	printf("\nviolation after %llu steps: %s\n",
 	       (unsigned long long)res->steps, res->message);
 	printf("trace hash %016llx\n", (unsigned long long)res->hash);
-	printf("again: mkwrite sim --scenario %s --policy %s%s%s --seed %llu\n",
+	printf("again: mkwrite sim --scenario %s --policy %s%s%s%s --seed %llu\n",
 	       s->name, policy, opt.mutant ? " --mutant " : "",
-	       opt.mutant ? opt.mutant : "", (unsigned long long)seed);
+	       opt.mutant ? opt.mutant : "", opt.stage.r0_off ? " --r0-off" : "",
+	       (unsigned long long)seed);
 }
 
 static void progress(const struct scenario *s, uint64_t seed,

@@ -145,38 +145,51 @@ static void write_puncher(void *arg)
 		stage_load(map1, word_of_page(0));
 }
 
-/* Page 0 of the file into the mapping of page 1. */
-static void self_reader(void *arg)
-{
-	unsigned n = SIM_BLOCK / 8;
+/*
+ * Copies between the file and a mapping of it. Their sources are left alone, so
+ * that what they write is known: the first words of pages 0 and 1. The lock of
+ * a read of both pages covers its own target, from word 4 of page 1 on.
+ */
+#define SOURCE_WORDS 4u
 
-	(void)arg;
-	if (variant & 16)
-		n = stage.words_per_page;
-	stage_read_into(map0, stage.words_per_page, 0, n,
-			variant & 1 ? MKW_DIRECT : 0);
+static unsigned target(void)
+{
+	return stage.words_per_page + SOURCE_WORDS;
 }
 
-static void self_writer(void *arg)
+static void self_reader(void *arg)
 {
-	unsigned n = SIM_BLOCK / 8;
+	unsigned n = variant & 16 ? SIM_BLOCK / 8 : stage.words_per_page +
+						    SIM_BLOCK / 8;
 
 	(void)arg;
-	if (variant & 16)
-		n = stage.words_per_page;
-	stage_write_from(map1, 0, 2 * stage.words_per_page, n,
-			 variant & 2 ? MKW_DIRECT : 0);
+	stage_read_into(map0, target(), 0, n, variant & 1 ? MKW_DIRECT : 0);
+}
+
+/* Within page 0, or from page 1 to page 2. */
+static void self_writer(void *arg)
+{
+	unsigned flags = variant & 2 ? MKW_DIRECT : 0;
+
+	(void)arg;
+	if (variant & 8)
+		stage_write_from(map1, 0, SOURCE_WORDS, SIM_BLOCK / 8, flags);
+	else
+		stage_write_from(map1, stage.words_per_page,
+				 3 * stage.words_per_page - SIM_BLOCK / 8,
+				 SIM_BLOCK / 8, flags);
 }
 
 /* Something exclusive, queued in between. */
 static void excluder(void *arg)
 {
+	unsigned n = stage.words_per_page - SOURCE_WORDS;
+
 	(void)arg;
 	if (variant & 4)
-		stage_punch(stage.words_per_page, stage.words_per_page);
+		stage_punch(target(), n);
 	else
-		stage_write(stage.words_per_page, stage.words_per_page,
-			    variant & 8 ? MKW_DIRECT : 0);
+		stage_write(target(), n, variant & 8 ? MKW_DIRECT : 0);
 	if (variant & 32)
 		stage_zero(2 * stage.words_per_page, stage.words_per_page);
 }
@@ -185,7 +198,8 @@ static void page1_storer(void *arg)
 {
 	(void)arg;
 	for (unsigned i = 0; i < rounds; i++)
-		stage_store(map1, word_of_page(1));
+		stage_store(map1, target() + (unsigned)
+				  sim_random(stage.words_per_page - SOURCE_WORDS));
 }
 
 /* ---- plays -------------------------------------------------------------- */
@@ -273,9 +287,24 @@ static void direct_read_into_own_mapping(void)
 	stage_open(3, 0);
 	map0 = stage_map_any();
 	map1 = stage_map_any();
-	variant = (unsigned)sim_random(64);
+	variant = (unsigned)sim_random(64) | 1;
 	rounds = 1;
 	play_roles(roles, 2 + (variant & 32 ? 1 : 0));
+	stage_close();
+}
+
+static void direct_write_from_own_mapping(void)
+{
+	static const struct role roles[] = {
+		{ "writer", self_writer }, { "loader", loader },
+	};
+
+	stage_open(3, 0);
+	map0 = stage_map_any();
+	map1 = stage_map_any();
+	variant = (unsigned)sim_random(64) | 2;
+	rounds = 1;
+	play_roles(roles, 1 + (variant & 1));
 	stage_close();
 }
 
@@ -283,15 +312,16 @@ static void crosswise_buffers(void)
 {
 	static const struct role roles[] = {
 		{ "reader", self_reader }, { "writer", self_writer },
-		{ "loader", loader }, { "excluder", excluder },
+		{ "excluder", excluder }, { "loader", loader },
 	};
 
 	stage_open(3, 0);
 	map0 = stage_map_any();
 	map1 = stage_map_any();
-	variant = (unsigned)sim_random(64) & ~32u;
+	/* The writer's target is not to be the reader's source. */
+	variant = (unsigned)sim_random(64) & ~(8u | 32u);
 	rounds = 2;
-	play_roles(roles, 3 + (variant & 4 ? 1 : 0));
+	play_roles(roles, 2 + (unsigned)sim_random(3));
 	stage_close();
 }
 
@@ -571,6 +601,9 @@ const struct scenario scenarios[] = {
 	{ "direct-read-into-own-mapping",
 	  "the buffer of a read is a mapping of the same file",
 	  direct_read_into_own_mapping, 0, 0 },
+	{ "direct-write-from-own-mapping",
+	  "the buffer of a write is a mapping of the same page",
+	  direct_write_from_own_mapping, 0, 0 },
 	{ "crosswise-buffers", "two tasks, each with its buffer where the other works",
 	  crosswise_buffers, 0, 0 },
 	{ "grow-vs-partial-page", "the file ends inside a page, and grows again",

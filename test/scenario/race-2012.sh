@@ -3,7 +3,8 @@
 #
 # race-2012.sh SIM: with faults excluded by nothing the simulator finds the race
 # between a fault and a hole punch, tells its steps, names a seed, and finds it
-# again with that seed, in the same steps.
+# again with that seed, in the same steps. Without rule R0 it finds the deadlocks
+# of a buffer that is a mapping of the file.
 set -u
 sim=$1
 fail() {
@@ -24,3 +25,16 @@ again=$("$sim" --scenario fault-vs-punch --policy none --seed "$seed")
 [ $? -eq 1 ] || fail "seed $seed alone does not find it again"
 [ "$(echo "$again" | grep '^trace hash')" = "$hash" ] ||
 	fail "seed $seed alone runs otherwise"
+
+# The objection raised against both designs: a buffer that is a mapping of the
+# file not yet faulted in, copied to or from while the file's locks are held.
+deadlocks() {
+	"$sim" --r0-off --scenario "$1" --policy "$2" --seeds 1..5000 |
+		grep -q 'deadlock'
+}
+deadlocks direct-write-from-own-mapping invalidate ||
+	fail "without rule R0 a write out of its own page does not deadlock"
+deadlocks direct-write-from-own-mapping retry ||
+	fail "without rule R0 a write out of its own page does not deadlock under retry"
+deadlocks direct-read-into-own-mapping retry ||
+	fail "without rule R0 a read into its own pages does not deadlock under retry"
