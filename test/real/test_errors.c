@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When the store fails: what the thread, the sync and the next call see (G5, G6).
+ *
+ * The store is memory with a switch for each kind of failure, by range. Both
+ * ways of serving faults. Needs userfaultfd, poison for the pager's mappings
+ * (Linux 6.6); skipped (77) without.
+ */
+#include <errno.h>
+#include <linux/falloc.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/core.h"
+#include "mkwrite/mkwrite.h"
+#include "os/linux/linux.h"
+
+#define P(n) ((size_t)(n) * page)
+
+static size_t page;
+static unsigned map_flags;
+
+/* ---- a store that fails on demand ------------------------------------- */
+
+/* The error of reads (writes) that touch [from, to); 0: none. */
+static struct failure {
+	_Atomic int read, write, resize, punch, flush;
+	_Atomic uint64_t from, to;
+} failure;
+
+struct failing {
+	struct mkw__store store;
+	struct mkw__store *below;
+};
+
+static struct mkw__store *below(struct mkw__store *st)
+{
+	return ((struct failing *)st)->below;
+}
+
+static bool hit(uint64_t off, uint64_t len)
+{
+	return off < failure.to && failure.from < off + len;
+}
+
+static int fail_own(struct mkw__store *st)
+{
+	return below(st)->ops->own(below(st));
+}
+
+static int fail_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+{
+	if (failure.read && hit(off, len))
+		return failure.read;
+	return below(st)->ops->read(below(st), off, buf, len);
+}
+
+static int fail_write(struct mkw__store *st, uint64_t off, const void *buf,
+		      size_t len)
+{
+	if (failure.write && hit(off, len))
+		return failure.write;
+	return below(st)->ops->write(below(st), off, buf, len);
+}
+
+static void fail_submit(struct mkw__store *st, struct mkw__os_loop *l,
+			struct mkw__os_io *io)
+{
+	int err = io->write ? failure.write : failure.read;
+
+	if (err && hit(io->off, io->len)) {
+		io->store = st;
+		mkw__os_loop_post(l, io, err);
+	} else {
+		below(st)->ops->submit(below(st), l, io);
+	}
+}
+
+static int fail_flush(struct mkw__store *st)
+{
+	return failure.flush ? failure.flush :
+			       below(st)->ops->flush(below(st));
+}
+
+static int fail_resize(struct mkw__store *st, uint64_t len)
+{
+	return failure.resize ? failure.resize :
+				below(st)->ops->resize(below(st), len);
+}
+
+static int fail_punch(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return failure.punch ? failure.punch :
+			       below(st)->ops->punch(below(st), off, len);
+}
+
+static int fail_zero(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return failure.punch ? failure.punch :
+			       below(st)->ops->zero(below(st), off, len);
+}
+
+static int fail_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return failure.punch ? failure.punch :
+			       below(st)->ops->allocate(below(st), off, len);
+}
+
+static int64_t fail_seek(struct mkw__store *st, uint64_t off, bool data)
+{
+	return below(st)->ops->seek(below(st), off, data);
+}
+
+static void fail_close(struct mkw__store *st)
+{
+	below(st)->ops->close(below(st));
+	free(st);
+}
+
+static const struct mkw__store_ops failing_ops = {
+	.own = fail_own,
+	.read = fail_read,
+	.write = fail_write,
+	.submit = fail_submit,
+	.flush = fail_flush,
+	.resize = fail_resize,
+	.punch = fail_punch,
+	.zero = fail_zero,
+	.allocate = fail_allocate,
+	.seek = fail_seek,
+	.close = fail_close,
+};
+
+struct fixture {
+	struct mkw_engine *engine;
+	struct mkw_file *file;
+	unsigned char *p;
+};
+
+static void set_failure(int read, int write, uint64_t from, uint64_t to)
+{
+	failure.read = read;
+	failure.write = write;
+	failure.from = from;
+	failure.to = to;
+}
+
+static void start(struct fixture *f, size_t pages)
+{
+	struct failing *st = calloc(1, sizeof(*st));
+	unsigned char *buf = malloc(P(pages));
+
+	memset(&failure, 0, sizeof(failure));
+	assert_int_equal(mkw_engine_open(NULL, &f->engine), 0);
+	mkw__trap_reinstall();
+	assert_int_equal(mkw__memstore_open(P(pages), &st->below), 0);
+	st->store = *st->below;
+	st->store.ops = &failing_ops;
+	for (size_t i = 0; i < P(pages); i++)
+		buf[i] = (unsigned char)(i / page + 1);
+	assert_int_equal(fail_write(&st->store, 0, buf, P(pages)), 0);
+	free(buf);
+	assert_int_equal(mkw__file_attach(f->engine, &st->store, true,
+					  &f->file), 0);
+	assert_int_equal(mkw_map(f->file, NULL, P(pages + 2),
+				 PROT_READ | PROT_WRITE, map_flags, 0,
+				 (void **)&f->p), 0);
+}
+
+static void finish(struct fixture *f, size_t pages)
+{
+	memset(&failure, 0, sizeof(failure));
+	mkw__engine_verify(f->engine);
+	assert_int_equal(mkw_unmap(f->p, P(pages + 2)), 0);
+	assert_int_equal(mkw_file_close(f->file), 0);
+	assert_int_equal(mkw_engine_close(f->engine), 0);
+}
+
+static sigjmp_buf caught;
+static volatile sig_atomic_t catching;
+
+static void on_signal(int sig)
+{
+	if (!catching)
+		abort();
+	siglongjmp(caught, sig);
+}
+
+static int try_access(volatile unsigned char *p, bool store)
+{
+	int sig = sigsetjmp(caught, 1);
+
+	if (!sig) {
+		catching = 1;
+		if (store)
+			*p = 0x5a;
+		else
+			(void)*p;
+	}
+	catching = 0;
+	return sig;
+}
+
+/* ---- tests ------------------------------------------------------------ */
+
+/* Never zeros: SIGBUS in the thread, for loads and stores, again and again. */
+static void test_fill_error(void **state)
+{
+	unsigned char buf[16];
+	struct fixture f;
+
+	(void)state;
+	start(&f, 8);
+	set_failure(-EIO, 0, P(3), P(4));
+	assert_int_equal(try_access(f.p + P(3), false), SIGBUS);
+	assert_int_equal(try_access(f.p + P(3), false), SIGBUS);
+	assert_int_equal(try_access(f.p + P(3), true), SIGBUS);
+	assert_int_equal(mkw_pread(f.file, buf, 16, P(3), 0), -EIO);
+	assert_int_equal(mkw_pwrite(f.file, buf, 16, P(3), 0), -EIO);
+	/* Its neighbours are fine, also where readahead meets the bad page. */
+	for (int i = 0; i < 8; i++)
+		if (i != 3)
+			assert_int_equal(f.p[P(i)], i + 1);
+	/* A call that copies into the bad page says so. */
+	assert_int_equal(mkw_pread(f.file, f.p + P(3), 16, 0, 0), -EFAULT);
+
+	/* Once it can be read again it is: by a call, then by the access. */
+	set_failure(0, 0, 0, 0);
+	assert_int_equal(mkw_pread(f.file, buf, 16, P(3), 0), 16);
+	assert_int_equal(buf[0], 4);
+	assert_int_equal(try_access(f.p + P(3), false), 0);
+	assert_int_equal(f.p[P(3) + 1], 4);
+	finish(&f, 8);
+}
+
+/* What makes the page readable lifts the error: each way of doing so. */
+static void test_recovery(void **state)
+{
+	unsigned char *buf = aligned_alloc(page, page);
+	struct fixture f;
+
+	(void)state;
+	memset(buf, 0x77, page);
+	for (int how = 0; how < 5; how++) {
+		int want = how < 2 ? 0x77 : 0;
+
+		start(&f, 8);
+		set_failure(-EIO, 0, P(3), P(4));
+		assert_int_equal(try_access(f.p + P(3), false), SIGBUS);
+		switch (how) {
+		case 0:
+			assert_int_equal(mkw_pwrite(f.file, buf, page, P(3), 0),
+					 page);
+			break;
+		case 1:
+			assert_int_equal(mkw_pwrite(f.file, buf, page, P(3),
+						    MKW_DIRECT), page);
+			break;
+		case 2:
+			assert_int_equal(mkw_fallocate(f.file,
+				FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				P(3), page), 0);
+			break;
+		case 3:
+			assert_int_equal(mkw_fallocate(f.file,
+				FALLOC_FL_ZERO_RANGE, P(3), page), 0);
+			break;
+		case 4:
+			assert_int_equal(mkw_truncate(f.file, P(3)), 0);
+			assert_int_equal(mkw_truncate(f.file, P(8)), 0);
+			break;
+		}
+		set_failure(0, 0, 0, 0);
+		assert_int_equal(try_access(f.p + P(3), false), 0);
+		assert_int_equal(f.p[P(3) + 9], want);
+		finish(&f, 8);
+	}
+	free(buf);
+}
+
+/* A failed writeback keeps the page, is told once to each handle, and is tried
+ * again. */
+static void test_writeback_error(void **state)
+{
+	unsigned char vec;
+	struct fixture f;
+
+	(void)state;
+	start(&f, 8);
+	f.p[P(2)] = 0x42;
+	set_failure(0, -ENOSPC, P(2), P(3));
+	assert_int_equal(mkw_sync(f.file), -ENOSPC);
+	assert_int_equal(mkw_resident(f.file, P(2), 1, &vec), 0);
+	assert_true(vec & MKW_DIRTY);
+	assert_int_equal(f.p[P(2)], 0x42);
+	assert_int_equal(mkw_sync(f.file), -ENOSPC);
+	set_failure(0, 0, 0, 0);
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(mkw_resident(f.file, P(2), 1, &vec), 0);
+	assert_false(vec & MKW_DIRTY);
+	failure.flush = -EIO;
+	assert_int_equal(mkw_sync(f.file), -EIO);
+	failure.flush = 0;
+	finish(&f, 8);
+}
+
+/* Nothing is lost when the store refuses to take away. */
+static void test_failed_take(void **state)
+{
+	unsigned char buf[16];
+	struct fixture f;
+	unsigned char vec[8];
+
+	(void)state;
+	start(&f, 8);
+	f.p[P(1)] = 0x11;
+	assert_int_equal(f.p[P(2)], 3);
+	failure.punch = -EIO;
+	assert_int_equal(mkw_fallocate(f.file,
+				       FALLOC_FL_PUNCH_HOLE |
+					       FALLOC_FL_KEEP_SIZE,
+				       0, P(4)), -EIO);
+	assert_int_equal(f.p[P(1)], 0x11);
+	assert_int_equal(f.p[P(2)], 3);
+	/* Cache and store may differ now: the frames will be written. */
+	assert_int_equal(mkw_resident(f.file, 0, P(4), vec), 0);
+	assert_true(vec[1] & MKW_DIRTY);
+	assert_true(vec[2] & MKW_DIRTY);
+	failure.punch = -EOPNOTSUPP;
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_ZERO_RANGE, 0, P(4)),
+			 -EOPNOTSUPP);
+	assert_int_equal(mkw_resident(f.file, 0, P(4), vec), 0);
+	assert_false(vec[2] & MKW_DIRTY);
+	failure.resize = -EFBIG;
+	assert_int_equal(mkw_truncate(f.file, P(20)), -EFBIG);
+	assert_int_equal(mkw_pwrite(f.file, buf, 16, P(20), 0), -EFBIG);
+	assert_int_equal(mkw_truncate(f.file, 100), -EFBIG);
+	assert_int_equal(mkw_size(f.file), P(8));
+	assert_int_equal(f.p[P(1)], 0x11);
+	assert_int_equal(f.p[P(7) + 1], 8);
+	finish(&f, 8);
+}
+
+/* A direct write that fails leaves what the cache had, to be written again. */
+static void test_failed_direct_write(void **state)
+{
+	unsigned char *buf = aligned_alloc(page, P(2)), vec[2];
+	struct fixture f;
+
+	(void)state;
+	start(&f, 8);
+	memset(buf, 0x99, P(2));
+	assert_int_equal(f.p[P(2)], 3);
+	assert_int_equal(f.p[P(3)], 4);
+	set_failure(0, -EIO, P(2), P(4));
+	assert_int_equal(mkw_pwrite(f.file, buf, P(2), P(2), MKW_DIRECT), -EIO);
+	assert_int_equal(f.p[P(2)], 3);
+	assert_int_equal(f.p[P(3)], 4);
+	assert_int_equal(mkw_resident(f.file, P(2), P(2), vec), 0);
+	assert_true(vec[0] & MKW_DIRTY);
+	assert_true(vec[1] & MKW_DIRTY);
+	/* Past the end: the file is not longer for it. */
+	set_failure(0, -EIO, P(8), P(9));
+	assert_int_equal(mkw_pwrite(f.file, buf, page, P(8), MKW_DIRECT), -EIO);
+	assert_int_equal(mkw_size(f.file), P(8));
+	free(buf);
+	finish(&f, 8);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fill_error),
+		cmocka_unit_test(test_recovery),
+		cmocka_unit_test(test_writeback_error),
+		cmocka_unit_test(test_failed_take),
+		cmocka_unit_test(test_failed_direct_write),
+	};
+	struct sigaction sa = { .sa_handler = on_signal };
+	struct mkw__os_mmu_caps caps;
+	struct mkw__os_mmu *mmu;
+	int failed;
+
+	page = (size_t)sysconf(_SC_PAGESIZE);
+	/* Before the engine's handlers, which hand on what is not theirs. */
+	sigaction(SIGBUS, &sa, NULL);
+	sigaction(SIGSEGV, &sa, NULL);
+	if (mkw__os_mmu_open(false, &mmu, &caps)) {
+		printf("SKIP: no userfaultfd here\n");
+		return 77;
+	}
+	mkw__os_mmu_close(mmu);
+	if (!caps.poison) {
+		printf("SKIP: no UFFDIO_POISON here (Linux 6.6)\n");
+		return 77;
+	}
+	failed = cmocka_run_group_tests_name("pager", tests, NULL, NULL);
+	map_flags = MKW_MAP_INLINE;
+	failed += cmocka_run_group_tests_name("inline", tests, NULL, NULL);
+	return failed;
+}
