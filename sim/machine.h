@@ -78,7 +78,10 @@ void sim_trace(const char *fmt, uint64_t a, uint64_t b, uint64_t c);
 void sim_trace_label(const char *what);
 void sim_trace_reset(void);
 uint64_t sim_trace_hash(void);
-/* A pointer as a number that is the same in every run. */
+/*
+ * A pointer to the engine's memory or to a static object as a number that is the
+ * same in every run; a stack's address is not.
+ */
 uint64_t sim_name_of(const void *p);
 
 /* ---- arena.c ---------------------------------------------------------- */

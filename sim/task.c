@@ -559,7 +559,7 @@ void mkw__os_event_wait(struct mkw__os_event *ev)
 		if (m.tasks[i].wait == SIM_WAITS_EVENT && m.tasks[i].on == ev)
 			sim_violation("an event has two waiters, %s and %s",
 				      m.tasks[i].name, m.current->name);
-	sim_trace("waits for an event", sim_name_of(ev), 0, 0);
+	sim_trace("waits for an event", 0, 0, 0);
 	while (!word_get(&ev->word))
 		sim_block(SIM_WAITS_EVENT, ev);
 }
@@ -568,7 +568,7 @@ void mkw__os_event_set(struct mkw__os_event *ev)
 {
 	sim_point();
 	word_set(&ev->word, 1);
-	sim_trace(".event %llx set", sim_name_of(ev), 0, 0);
+	sim_trace(".sets an event", 0, 0, 0);
 	wake_waiters(SIM_WAITS_EVENT, ev);
 }
 
