@@ -19,7 +19,7 @@
  * R0. Every copy to or from the caller's memory lies between mkw__ubuf_begin()
  * and _end(), which fails with -EXDEV where the memory is a mapping; then the
  * operation is undone or ended there, and ubuf.c starts it anew with a private
- * copy.
+ * copy. It comes before the page lock: whoever has a page does not wait for it.
  */
 #include <errno.h>
 
@@ -172,8 +172,8 @@ ssize_t mkw__io_read(struct mkw__inode *in, void *buf, size_t len, uint64_t off,
 
 /*
  * Copies into a run of present pages from pos: locks as many as are unlocked,
- * makes them DIRTY, copies. *len: in, what is wanted; out, what was done.
- * The tree mutex is held, and released here.
+ * makes them DIRTY, copies. *len: in, what is wanted; out, what was done, 0 when
+ * the first page is not as it was any more.
  */
 static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 			 size_t *len)
@@ -186,6 +186,10 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 	uint32_t word;
 	int r;
 
+	r = mkw__ubuf_begin(&u, src, *len);
+	if (r)
+		return r;
+	mkw__mutex_lock(&in->tree);
 	for (; idx < end; idx++) {
 		word = mkw__page_get_locked(in, idx);
 		if (!pg_in(word, PG_PRESENT_MASK) || (word & PG_LOCKED))
@@ -198,19 +202,18 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 	}
 	mkw__mutex_unlock(&in->tree);
 
-	*len = mkw__min(*len, byte_of(in, idx) - pos);
-	r = mkw__ubuf_begin(&u, src, *len);
-	if (!r) {
+	*len = idx > first ? mkw__min(*len, byte_of(in, idx) - pos) : 0;
+	if (*len) {
 		r = mkw__os_frames_write(in->frames, pos, src, *len);
-		mkw__ubuf_end(&u);
+		mkw__page_unlock_run(in, first, idx - first, 0);
 	}
-	mkw__page_unlock_run(in, first, idx - first, 0);
+	mkw__ubuf_end(&u);
 	return r;
 }
 
 /*
- * Publishes whole absent pages from the caller's memory. *len as above, the
- * tree mutex too. -ENOBUFS: the cache has no room.
+ * Publishes whole absent pages from the caller's memory. *len as above.
+ * -ENOBUFS: the cache has no room.
  */
 static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 			size_t *len)
@@ -219,18 +222,22 @@ static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 	uint64_t idx = mkw__page_of(e, pos);
 	struct mkw__ubuf u;
 	size_t n, done = 0;
+	bool absent;
 	int r;
 
+	r = mkw__ubuf_begin(&u, src, *len);
+	if (r)
+		return r;
+	mkw__mutex_lock(&in->tree);
+	absent = !mkw__page_get_locked(in, idx);
 	n = mkw__fill_begin_locked(in, idx, mkw__min(*len >> e->page_shift,
 						     MKW__IO_PAGES));
 	mkw__mutex_unlock(&in->tree);
-	if (!n)
-		return -ENOBUFS;
-	r = mkw__ubuf_begin(&u, src, n << e->page_shift);
-	if (!r) {
+	if (n)
 		r = mkw__fill_publish(in, idx, n, src, &done);
-		mkw__ubuf_end(&u);
-	}
+	else if (absent)
+		r = -ENOBUFS;
+	mkw__ubuf_end(&u);
 	mkw__fill_end(in, idx, done,
 		      MKW__MUTANT(WRITE_SKIPS_DIRTY) ? PG_CLEAN : PG_DIRTY, 0);
 	mkw__fill_end(in, idx + done, n - done, PG_ABSENT, 0);
@@ -302,12 +309,12 @@ static int write_some(struct mkw__inode *in, struct mkw__excl *x,
 		mkw__mutex_unlock(&in->tree);
 		return flags & MKW_NOWAIT ? -EAGAIN : 0;
 	}
+	mkw__mutex_unlock(&in->tree);
 	if (pg_in(word, PG_PRESENT_MASK))
 		return write_present(in, src, pos, len);
 	if (pos == byte_of(in, idx) && want >= e->page) {
 		r = write_absent(in, src, pos, len);
 	} else {
-		mkw__mutex_unlock(&in->tree);
 		*len = 0;
 		if (flags & MKW_NOWAIT)
 			return -EAGAIN;

@@ -2,7 +2,8 @@
 /*
  * Page words, their leaves and their waiters; page.h says what they mean.
  *
- * mkw__page_set_locked() is the one function through which a page changes.
+ * mkw__page_set_locked() is the one function through which a page changes. A task
+ * that takes several page locks, waiting for them, takes them in ascending order.
  * Counts that it keeps: leaf->used, inode->dirty, the engine's dirty pages, and
  * the pool's frames for a page that becomes ABSENT.
  */
@@ -97,6 +98,11 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 		mkw__os_panic("page %llu becomes ABSENT while it is mapped",
 			      (unsigned long long)idx);
 
+	/* A page lock is let go by the task that took it. */
+	if ((word & ~old) & PG_LOCKED)
+		mkw__rank_take(MKW__RANK_PAGE, true);
+	else if ((old & ~word) & PG_LOCKED)
+		mkw__rank_drop(MKW__RANK_PAGE);
 	count_dirty(in, pg_in(old, PG_DIRTY_MASK), pg_in(word, PG_DIRTY_MASK));
 	leaf->word[idx % MKW__LEAF_PAGES] = word;
 	if (from != PG_ABSENT && to == PG_ABSENT)
@@ -169,7 +175,10 @@ void mkw__page_sleep_locked(struct mkw__inode *in, uint64_t idx)
 	mkw__sleeper_init(&s);
 	mkw__page_enqueue_locked(in, idx, &s.waiter);
 	mkw__mutex_unlock(&in->tree);
+	/* As if for the page lock itself: for whoever has the page. */
+	mkw__rank_take(MKW__RANK_PAGE, false);
 	mkw__sleeper_wait(&s);
+	mkw__rank_drop(MKW__RANK_PAGE);
 	mkw__mutex_lock(&in->tree);
 }
 
