@@ -99,6 +99,7 @@ struct check_config {
 	double seconds;		/* of wall clock, judging included */
 	unsigned threads;
 	uint64_t seed;
+	unsigned hang_seconds;	/* after which a thread counts as stuck */
 	bool progress;		/* a line on stderr */
 	/* Of the engine: */
 	uint32_t policy;	/* enum mkw_policy */
@@ -110,7 +111,7 @@ struct check_config {
 #define CHECK_THREADS_MAX 60
 #define CHECK_CONFIG_INIT { \
 	.seconds = 10, .threads = 5, .seed = 1, \
-	.cache_bytes = MKW_CACHE_BYTES_MIN }
+	.hang_seconds = 60, .cache_bytes = MKW_CACHE_BYTES_MIN }
 
 struct check_count {
 	uint64_t count;

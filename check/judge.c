@@ -481,6 +481,34 @@ static bool use_clear(struct judge *j)
 	return true;
 }
 
+/*
+ * Which value should have been there when the read found zero: of what was there
+ * for certain before the read began, the latest. holder: if there is none.
+ */
+static const struct cluster *missing(struct judge *j, uint32_t read,
+				     const struct cluster *holder)
+{
+	uint64_t start = j->ops[read].start, latest = 0;
+
+	for (uint32_t i = 0; i < j->n_items; i++) {
+		const struct item *it = &j->items[i];
+
+		if (it->kind != ITEM_SET || it->to >= start || it->to < latest)
+			continue;
+		latest = it->to;
+		holder = &j->clusters[it->who];
+	}
+	for (uint32_t i = 0; i < j->n_forward && j->forward[i].t < start; i++) {
+		const struct cluster *c = &j->clusters[j->forward[i].i];
+
+		if (c->s < latest)
+			continue;
+		latest = c->s;
+		holder = c;
+	}
+	return holder;
+}
+
 /* The sweep of the head comment. False as above. */
 static bool check_zeros(struct judge *j)
 {
@@ -549,6 +577,7 @@ static bool check_zeros(struct judge *j)
 				use_clear(j);
 			zero = true;
 		} else {
+			holder = missing(j, it->who, holder);
 			/* Was the value there again later? */
 			if (holder->last_read != NONE &&
 			    holder->s > j->ops[it->who].start)

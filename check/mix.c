@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,6 +32,7 @@
 /* 512 bytes: what disks and direct I/O call a sector. */
 #define SECTOR_WORDS 64u
 #define SMALL_WORDS (4u * 1024 / WORD)
+#define PACE_NS 2000u
 
 struct profile {
 	const char *name;
@@ -45,7 +47,7 @@ static const struct profile profiles[] = {
 	{
 		.name = "sectors",
 		.sectors = true,
-		.pages = 4,
+		.pages = 2,
 	},
 	{
 		.name = "hot",
@@ -319,6 +321,7 @@ static void step_sectors(struct worker *w, const struct profile *p,
 			 below(w, w->layout->page_words / 2);
 	uint32_t any = page + below(w, w->layout->page_words);
 	uint32_t dice = below(w, 100);
+	uint64_t pause_until;
 
 	if (w->log.thread % 2 == 0) {
 		if (dice < 70)
@@ -332,10 +335,18 @@ static void step_sectors(struct worker *w, const struct profile *p,
 				      phase);
 		return;
 	}
-	if (dice < 80)
+	if (dice < 60)
 		mkw__check_do(w, OP_STORE, tracked(phase, other), 1, phase);
 	else
 		mkw__check_do(w, OP_LOAD, tracked(phase, any), 1, phase);
+	/*
+	 * Only the first store after a page went matters; more would fill the log,
+	 * and take the processor from the direct writers.
+	 */
+	pause_until = w->log.recs[w->log.n - 1].start + PACE_NS;
+	do {
+		sched_yield();
+	} while (stamp() < pause_until);
 }
 
 static enum op_kind choose(struct worker *w, const struct profile *p)

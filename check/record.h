@@ -47,7 +47,7 @@ struct rec {
 	uint8_t thread;
 };
 
-#define LOG_RECS (1u << 16)
+#define LOG_RECS (1u << 17)
 #define LOG_VALS (1u << 19)
 /* The longest operation, in words. */
 #define OP_WORDS_MAX (64u * 1024 / WORD)

@@ -14,10 +14,14 @@
  *   5. what the file now holds is what the next epoch begins with. Where the ways
  *      did not agree all of it is written anew
  *
- * The main thread has a log like the others, the last one. Threads meet at
- * run->mutex; while they hammer they share nothing but the stop flag. A thread
- * that does not park for HANG_S seconds is stuck: the run ends there, and leaves
- * it behind with all that it may touch.
+ * 1 is done by hammer threads, 2 to 5 by the quiet thread, which has a log like
+ * the others, the last one. The main thread touches no target while they live: it
+ * tells them to go and waits for them to park. One that does not for
+ * cfg->hang_seconds is stuck: the run ends there, and leaves it behind with all
+ * that it may touch.
+ *
+ * The hammer threads meet at run->mutex; while they run they share nothing but the
+ * stop flag. The semaphores hand everything else over.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,7 +37,6 @@
 #include "check/verdict.h"
 
 #define EPOCH_NS 250000000u
-#define HANG_S 60
 #define TAIL_BYTES (128u * 1024)
 #define FILE_BYTES (2048u * 1024)
 
@@ -42,7 +45,7 @@ struct run {
 	struct check_result *res;
 	struct target target;
 	struct layout layout;
-	struct worker *workers;	/* cfg->threads, and then the main thread's */
+	struct worker *workers;	/* cfg->threads, and then the quiet thread's */
 	pthread_t *threads;
 	unsigned started;
 	struct log *logs;	/* copies of the workers', for the judge */
@@ -57,7 +60,14 @@ struct run {
 	const struct profile *profile;
 	unsigned phase;
 	_Atomic bool stop, quit;
-	sem_t parked;
+	sem_t parked;		/* a thread is */
+
+	pthread_t quiet;
+	bool attended;		/* there is a quiet thread */
+	sem_t rest;		/* it may run */
+	uint64_t began;		/* the epoch */
+	uint64_t before_ns;	/* hammering time before it */
+	int quiet_err;		/* of judging it */
 };
 
 /* What ends an epoch early: a full log or a signal. */
@@ -112,51 +122,6 @@ static void *hammer(void *p)
 	}
 }
 
-static int start_threads(struct run *run)
-{
-	sigset_t block, saved;
-	int err = 0;
-
-	/* Signals are for the main thread; SIGBUS is for each its own. */
-	sigfillset(&block);
-	sigdelset(&block, SIGBUS);
-	sigdelset(&block, SIGSEGV);
-	pthread_sigmask(SIG_SETMASK, &block, &saved);
-	while (run->started < run->cfg->threads && !err) {
-		struct thread_arg *arg = malloc(sizeof(*arg));
-
-		if (!arg) {
-			err = ENOMEM;
-			break;
-		}
-		*arg = (struct thread_arg){ run, &run->workers[run->started] };
-		err = pthread_create(&run->threads[run->started], NULL, hammer,
-				     arg);
-		if (err)
-			free(arg);
-		else
-			run->started++;
-	}
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	if (err)
-		snprintf(run->res->error, sizeof(run->res->error),
-			 "%u threads were asked for, and thread %u could not be "
-			 "started: %s", run->cfg->threads, run->started + 1,
-			 strerror(err));
-	return -err;
-}
-
-static void join_threads(struct run *run)
-{
-	pthread_mutex_lock(&run->mutex);
-	atomic_store(&run->quit, true);
-	pthread_cond_broadcast(&run->go);
-	pthread_mutex_unlock(&run->mutex);
-	for (unsigned i = 0; i < run->started; i++)
-		pthread_join(run->threads[i], NULL);
-	run->started = 0;
-}
-
 static struct timespec to_timespec(uint64_t ns)
 {
 	return (struct timespec){ (time_t)(ns / 1000000000u),
@@ -174,13 +139,13 @@ static bool wait_until(sem_t *sem, uint64_t until_ns)
 	return true;
 }
 
-static void report_stuck(struct run *run, uint64_t began)
+static void report_stuck(struct run *run)
 {
 	struct check_count *c = &run->res->classes[CHECK_NO_PROGRESS];
 	char who[200] = "";
 	size_t n = 0;
 
-	for (unsigned i = 0; i < run->started; i++) {
+	for (unsigned i = 0; i <= run->cfg->threads; i++) {
 		int doing = atomic_load(&run->workers[i].doing);
 
 		if (doing < 0)
@@ -195,22 +160,38 @@ static void report_stuck(struct run *run, uint64_t began)
 	}
 	if (!c->count)
 		c->count = 1;
-	c->first_ns = run->res->hammer_ns + stamp() - began;
+	c->first_ns = run->before_ns + stamp() - run->began;
 	snprintf(c->example, sizeof(c->example),
-		 "did not come back within %d s: %s", HANG_S, who);
+		 "did not come back within %u s: %s", run->cfg->hang_seconds, who);
 	run->stuck = true;
 }
 
-/* Lets the threads run once. False: they are stuck. */
-static bool hammer_epoch(struct run *run, uint64_t until, uint64_t *began)
+/* Waits for n threads to park. False: they are stuck. */
+static bool wait_parked(struct run *run, unsigned n)
+{
+	uint64_t until = stamp() +
+			 run->cfg->hang_seconds * UINT64_C(1000000000);
+
+	for (; n > 0; n--) {
+		if (!wait_until(&run->parked, until)) {
+			report_stuck(run);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Lets the hammer threads run once. False: they are stuck. */
+static bool hammer_epoch(struct run *run, uint64_t until)
 {
 	uint64_t end;
 
 	atomic_store(&run->stop, false);
 	while (!sem_trywait(&hurry))
 		;
-	*began = stamp();
-	end = *began + EPOCH_NS;
+	run->before_ns = run->res->hammer_ns;
+	run->began = stamp();
+	end = run->began + EPOCH_NS;
 	if (end > until)
 		end = until;
 	pthread_mutex_lock(&run->mutex);
@@ -220,20 +201,15 @@ static bool hammer_epoch(struct run *run, uint64_t until, uint64_t *began)
 	if (!interrupted)
 		wait_until(&hurry, end);
 	atomic_store(&run->stop, true);
-	end = stamp() + HANG_S * UINT64_C(1000000000);
-	for (unsigned i = 0; i < run->started; i++) {
-		if (!wait_until(&run->parked, end)) {
-			report_stuck(run, *began);
-			return false;
-		}
-	}
-	run->res->hammer_ns += stamp() - *began;
+	if (!wait_parked(run, run->started))
+		return false;
+	run->res->hammer_ns += stamp() - run->began;
 	return true;
 }
 
 /* ---- the quiet point -------------------------------------------------------- */
 
-static struct worker *main_worker(struct run *run)
+static struct worker *quiet_worker(struct run *run)
 {
 	return &run->workers[run->cfg->threads];
 }
@@ -241,13 +217,13 @@ static struct worker *main_worker(struct run *run)
 static void quiet_do(struct run *run, enum op_kind kind, uint32_t word,
 		     uint32_t words)
 {
-	mkw__check_do(main_worker(run), kind, word, words, run->phase);
+	mkw__check_do(quiet_worker(run), kind, word, words, run->phase);
 }
 
 /* Reads the whole file in one way, recording it; the words go to way[]. */
 static void read_way(struct run *run, enum op_kind kind, uint64_t *way)
 {
-	struct worker *w = main_worker(run);
+	struct worker *w = quiet_worker(run);
 
 	for (uint32_t at = 0; at < run->layout.words; at += OP_WORDS_MAX) {
 		uint32_t n = run->layout.words - at;
@@ -280,7 +256,7 @@ static bool read_all_ways(struct run *run)
 /* Writes a range of words anew; they are what the next epoch begins with. */
 static void rewrite(struct run *run, uint32_t word, uint32_t end)
 {
-	struct worker *w = main_worker(run);
+	struct worker *w = quiet_worker(run);
 
 	for (; word < end; word += OP_WORDS_MAX) {
 		uint32_t n = end - word;
@@ -302,7 +278,7 @@ static void check_past_end(struct run *run)
 						  OP_DIRECT_WRITE };
 	static const enum op_kind readers[] = { OP_LOAD, OP_READ,
 						OP_DIRECT_READ };
-	struct worker *w = main_worker(run);
+	struct worker *w = quiet_worker(run);
 	uint32_t page = run->layout.page_words, body = run->layout.body;
 	uint32_t end = body + page / 2, hidden = body + page / 2 + page / 4;
 	enum op_kind how = extenders[run->res->epochs % 3];
@@ -351,7 +327,7 @@ static void check_past_end(struct run *run)
 				 end * WORD);
 }
 
-static void count_errors(struct run *run, uint64_t began, uint64_t before_ns)
+static void count_errors(struct run *run)
 {
 	struct check_count *c = &run->res->classes[CHECK_SPURIOUS_ERROR];
 
@@ -360,7 +336,8 @@ static void count_errors(struct run *run, uint64_t began, uint64_t before_ns)
 
 		if (!log->errors)
 			continue;
-		mkw__check_count(c, log->first_error_ns - began + before_ns,
+		mkw__check_count(c, log->first_error_ns - run->began +
+				    run->before_ns,
 				 "%s", log->first_error);
 		c->count += log->errors - 1;
 		log->errors = 0;
@@ -368,7 +345,7 @@ static void count_errors(struct run *run, uint64_t began, uint64_t before_ns)
 }
 
 /* Judges the epoch. 0 or -ENOMEM. */
-static int judge(struct run *run, uint64_t began, uint64_t before_ns)
+static int judge(struct run *run)
 {
 	unsigned n = run->cfg->threads + 1;
 	struct history h = {
@@ -378,8 +355,8 @@ static int judge(struct run *run, uint64_t began, uint64_t before_ns)
 		.words = run->layout.words,
 		.initial = run->initial,
 		.atomic = run->target.ops->atomic,
-		.began = began,
-		.before_ns = before_ns,
+		.began = run->began,
+		.before_ns = run->before_ns,
 	};
 	struct check_count *stale = &run->res->classes[CHECK_STALE_READ];
 	bool agree;
@@ -404,6 +381,85 @@ static int judge(struct run *run, uint64_t began, uint64_t before_ns)
 	return 0;
 }
 
+static void clear_logs(struct run *run)
+{
+	for (unsigned i = 0; i <= run->cfg->threads; i++) {
+		struct log *log = &run->workers[i].log;
+
+		log->base += log->n;
+		log->n = 0;
+		log->n_vals = 0;
+	}
+}
+
+static void *attend(void *arg)
+{
+	struct run *run = arg;
+
+	for (;;) {
+		while (sem_wait(&run->rest))
+			;
+		if (atomic_load(&run->quit))
+			return NULL;
+		run->quiet_err = judge(run);
+		if (!run->quiet_err)
+			check_past_end(run);
+		count_errors(run);
+		clear_logs(run);
+		sem_post(&run->parked);
+	}
+}
+
+/* 0 or a negative errno, with a message in the result. */
+static int start_threads(struct run *run)
+{
+	sigset_t block, saved;
+	int err = 0;
+
+	/* Signals are for the main thread; those of a fault for whose it is. */
+	sigfillset(&block);
+	sigdelset(&block, SIGBUS);
+	sigdelset(&block, SIGSEGV);
+	pthread_sigmask(SIG_SETMASK, &block, &saved);
+	err = pthread_create(&run->quiet, NULL, attend, run);
+	run->attended = !err;
+	while (run->started < run->cfg->threads && !err) {
+		struct thread_arg *arg = malloc(sizeof(*arg));
+
+		if (!arg) {
+			err = ENOMEM;
+			break;
+		}
+		*arg = (struct thread_arg){ run, &run->workers[run->started] };
+		err = pthread_create(&run->threads[run->started], NULL, hammer,
+				     arg);
+		if (err)
+			free(arg);
+		else
+			run->started++;
+	}
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (err)
+		snprintf(run->res->error, sizeof(run->res->error),
+			 "%u threads were asked for, and thread %u could not be "
+			 "started: %s", run->cfg->threads, run->started + 1,
+			 strerror(err));
+	return -err;
+}
+
+static void join_threads(struct run *run)
+{
+	pthread_mutex_lock(&run->mutex);
+	atomic_store(&run->quit, true);
+	pthread_cond_broadcast(&run->go);
+	pthread_mutex_unlock(&run->mutex);
+	sem_post(&run->rest);
+	if (run->attended)
+		pthread_join(run->quiet, NULL);
+	for (unsigned i = 0; i < run->started; i++)
+		pthread_join(run->threads[i], NULL);
+}
+
 static void progress(struct run *run, uint64_t began, bool last)
 {
 	const struct check_result *res = run->res;
@@ -425,17 +481,6 @@ static void progress(struct run *run, uint64_t began, bool last)
 			res->label, (double)(stamp() - began) / 1e9,
 			run->cfg->seconds, ops,
 			bad ? "\033[31m" : "\033[32m", bad);
-}
-
-static void clear_logs(struct run *run)
-{
-	for (unsigned i = 0; i <= run->cfg->threads; i++) {
-		struct log *log = &run->workers[i].log;
-
-		log->base += log->n;
-		log->n = 0;
-		log->n_vals = 0;
-	}
 }
 
 /* ---- set-up ------------------------------------------------------------------- */
@@ -548,6 +593,7 @@ static void dispose(struct run *run)
 	pthread_cond_destroy(&run->go);
 	pthread_mutex_destroy(&run->mutex);
 	sem_destroy(&run->parked);
+	sem_destroy(&run->rest);
 	free(run);
 }
 
@@ -560,10 +606,8 @@ static int epochs(struct run *run)
 	uint64_t until = start + (uint64_t)(cfg->seconds * 1e9);
 	const struct profile *skipped = NULL;
 	unsigned turn = 0;
-	int err;
 
 	do {
-		uint64_t began, before = res->hammer_ns;
 		const struct profile *p = mkw__check_profile(turn++);
 		const char *why = mkw__check_profile_unfit(p, &run->layout,
 						run->target.direct_align);
@@ -578,18 +622,18 @@ static int epochs(struct run *run)
 		run->profile = p;
 		run->phase = (unsigned)(cfg->seed + res->epochs) % TRACK;
 		progress(run, start, false);
-		if (!hammer_epoch(run, until, &began))
+		if (!hammer_epoch(run, until))
 			return 0;
 		res->epochs++;
-		err = judge(run, began, before);
-		if (err) {
+		sem_post(&run->rest);
+		if (!wait_parked(run, 1))
+			return 0;
+		if (run->quiet_err) {
 			snprintf(res->error, sizeof(res->error),
 				 "no memory to judge with; ask for fewer "
 				 "--threads");
-			return err;
+			return run->quiet_err;
 		}
-		check_past_end(run);
-		count_errors(run, began, before);
 		for (unsigned i = 0; i < cfg->threads; i++) {
 			if (!atomic_load(&run->workers[i].no_space))
 				continue;
@@ -599,7 +643,6 @@ static int epochs(struct run *run)
 				 4 * FILE_BYTES >> 20);
 			return -ENOSPC;
 		}
-		clear_logs(run);
 	} while (!interrupted && stamp() < until);
 	progress(run, start, true);
 	return 0;
@@ -626,6 +669,7 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 	pthread_mutex_init(&run->mutex, NULL);
 	pthread_cond_init(&run->go, NULL);
 	sem_init(&run->parked, 0, 0);
+	sem_init(&run->rest, 0, 0);
 	sem_init(&hurry, 0, 0);
 	interrupted = 0;
 	/* Before the engine is opened: its handler passes on to this one. */

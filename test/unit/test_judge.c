@@ -250,6 +250,9 @@ static void lost_writes(void **state)
 	/* Zeros where nothing wrote zero. */
 	assert_one(JUDGE(0, W(1, 1, 2), R(1, 3, 4), R(0, 5, 6)),
 		   JUDGE_LOST, 0, 2);
+	/* Not the write that goes on, and may yet come after the read. */
+	assert_one(JUDGE(0, W(1, 1, 2), W(2, 1, 9), R(0, 5, 6)),
+		   JUDGE_LOST, 0, 2);
 	assert_one(JUDGE(9, R(0, 5, 6)), JUDGE_LOST, JUDGE_INITIAL, 0);
 	/* A zero that failed can explain one such change, not two. */
 	assert_one(JUDGE(0, W(1, 1, 2), M(0, 3, 4), R(0, 5, 6), W(2, 7, 8),

@@ -1,0 +1,646 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_check.c: the whole of mkwrite check, recording and judging together.
+ *
+ * A fake target keeps its file in a memfd, with one mutex around everything but
+ * loads and stores: it is clean by construction, and the check has to say so. Then
+ * it is given one bug at a time, and the check has to find it and give it its
+ * name. The same with bugs planted into the engine (src/core/mutants.def), on
+ * real faults. After that the kernel's file system and the engine themselves, an
+ * interrupt, a target that hangs, and the command line.
+ *
+ * The directory used is MKW_DIR, or the current one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "check/check.h"
+#include "core/testing.h"
+
+/* ---- the fake ------------------------------------------------------------- */
+
+enum bug {
+	BUG_NONE,
+	BUG_DROPS_DIRECT_WRITES,
+	BUG_DROPS_WRITES,
+	BUG_LOSES_STORES,	/* copies a page to itself now and then */
+	BUG_STALE_DIRECT_READS,	/* from a copy of the file made earlier */
+	BUG_PUNCH_KEEPS,	/* a punch that does nothing */
+	BUG_TRUNCATE_KEEPS,	/* the tail is back when the file grows */
+	BUG_FLIPS_BITS,
+	BUG_MISPLACES_WRITES,
+	BUG_SPURIOUS_EIO,
+	BUG_TEARS_WRITES,
+	BUG_SHORT_WRITES,
+	BUG_PAST_END,
+	BUG_HANGS,
+	BUG_INTERRUPTS,		/* no bug: SIGINT comes after a while */
+};
+
+struct fake {
+	enum bug bug;
+	int fd;
+	char *map;
+	size_t len, page;
+	pthread_mutex_t mutex;
+	/* All under the mutex: */
+	off_t size;
+	unsigned long calls;
+	char *copy;		/* of the file, as it was at some time */
+	char *tail;		/* bytes past the end, before they went */
+	pthread_mutex_t hang;
+};
+
+static enum bug planted;
+static struct fake *hanging;
+
+/* One call in n, and not at set-up. */
+static bool now_and_then(struct fake *f, unsigned n)
+{
+	return f->calls > 100 && f->calls % n == 0;
+}
+
+/* As long as before or longer; bytes past the old end must be zero. */
+static void fake_grow(struct fake *f, off_t size)
+{
+	size_t rest = (size_t)-f->size & (f->page - 1);
+
+	if (rest && f->bug != BUG_PAST_END)
+		memset(f->map + f->size, 0, rest);
+	assert_int_equal(ftruncate(f->fd, size), 0);
+	if (f->bug == BUG_TRUNCATE_KEEPS && !rest)
+		assert_int_equal(pwrite(f->fd, f->tail + f->size,
+					(size_t)(size - f->size), f->size),
+				 size - f->size);
+	f->size = size;
+}
+
+static int fake_open(struct target *t, const struct check_config *cfg,
+		     size_t len)
+{
+	struct fake *f = calloc(1, sizeof(*f));
+
+	(void)cfg;
+	assert_non_null(f);
+	f->bug = planted;
+	f->len = len;
+	f->page = (size_t)sysconf(_SC_PAGESIZE);
+	f->size = (off_t)len;
+	f->copy = calloc(1, len);
+	f->tail = calloc(1, len);
+	assert_non_null(f->copy);
+	assert_non_null(f->tail);
+	pthread_mutex_init(&f->mutex, NULL);
+	pthread_mutex_init(&f->hang, NULL);
+	f->fd = memfd_create("fake", MFD_CLOEXEC);
+	assert_true(f->fd >= 0);
+	assert_int_equal(ftruncate(f->fd, (off_t)len), 0);
+	f->map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
+	assert_true(f->map != MAP_FAILED);
+	t->map = (void *)f->map;
+	t->direct_align = 512;
+	snprintf(t->label, sizeof(t->label), "fake");
+	t->priv = f;
+	if (f->bug == BUG_HANGS) {
+		hanging = f;
+		pthread_mutex_lock(&f->hang);
+	}
+	return 0;
+}
+
+static void fake_close(struct target *t)
+{
+	struct fake *f = t->priv;
+
+	munmap(f->map, f->len);
+	close(f->fd);
+	free(f->copy);
+	free(f->tail);
+	pthread_mutex_destroy(&f->mutex);
+	pthread_mutex_destroy(&f->hang);
+	free(f);
+	t->priv = NULL;
+}
+
+static ssize_t fake_pread(struct target *t, void *buf, size_t len, off_t off,
+			  bool direct)
+{
+	struct fake *f = t->priv;
+	ssize_t n;
+
+	pthread_mutex_lock(&f->mutex);
+	f->calls++;
+	if (f->bug == BUG_LOSES_STORES && now_and_then(f, 8)) {
+		char page[64 * 1024];
+
+		memcpy(page, f->map, f->page);
+		sched_yield();
+		memcpy(f->map, page, f->page);
+	}
+	if (f->bug == BUG_STALE_DIRECT_READS && f->calls % 512 == 0)
+		memcpy(f->copy, f->map, (size_t)f->size);
+	n = pread(f->fd, buf, len, off);
+	if (f->bug == BUG_STALE_DIRECT_READS && direct &&
+	    now_and_then(f, 16) && n > 0)
+		memcpy(buf, f->copy + off, (size_t)n);
+	if (f->bug == BUG_FLIPS_BITS && now_and_then(f, 64) && n > 0)
+		for (ssize_t i = 0; i < n; i += 8)
+			((char *)buf)[i] ^= 1;
+	if (f->bug == BUG_SPURIOUS_EIO && now_and_then(f, 100))
+		n = -EIO;
+	if (f->bug == BUG_INTERRUPTS && f->calls == 2000)
+		kill(getpid(), SIGINT);
+	pthread_mutex_unlock(&f->mutex);
+	return n;
+}
+
+static ssize_t fake_pwrite(struct target *t, const void *buf, size_t len,
+			   off_t off, bool direct)
+{
+	struct fake *f = t->priv;
+	ssize_t n = (ssize_t)len;
+	size_t half = 0;
+	bool drop;
+
+	pthread_mutex_lock(&f->mutex);
+	f->calls++;
+	if (off + n > f->size)
+		fake_grow(f, off + n);
+	drop = now_and_then(f, 32) &&
+	       f->bug == (direct ? BUG_DROPS_DIRECT_WRITES : BUG_DROPS_WRITES);
+	if (f->bug == BUG_MISPLACES_WRITES && now_and_then(f, 64) &&
+	    off >= (off_t)f->page)
+		off -= (off_t)f->page;
+	if (f->bug == BUG_SHORT_WRITES && now_and_then(f, 100))
+		n = (ssize_t)(len / 16 * 8);
+	if (f->bug == BUG_TEARS_WRITES && len > 8) {
+		half = len / 16 * 8;
+		n = pwrite(f->fd, buf, half, off);
+		pthread_mutex_unlock(&f->mutex);
+		sched_yield();
+		pthread_mutex_lock(&f->mutex);
+		/* It may have become shorter meanwhile. */
+		if (off + (off_t)len > f->size)
+			fake_grow(f, off + (off_t)len);
+		n = (ssize_t)len;
+	}
+	if (!drop)
+		assert_int_equal(pwrite(f->fd, (const char *)buf + half,
+					(size_t)n - half, off + (off_t)half),
+				 n - (ssize_t)half);
+	pthread_mutex_unlock(&f->mutex);
+	return n;
+}
+
+static int fake_punch(struct target *t, off_t off, off_t len)
+{
+	struct fake *f = t->priv;
+	int err = 0;
+
+	pthread_mutex_lock(&f->mutex);
+	f->calls++;
+	if (f->bug != BUG_PUNCH_KEEPS || !now_and_then(f, 8))
+		err = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE |
+					       FALLOC_FL_KEEP_SIZE,
+				off, len) ? -errno : 0;
+	pthread_mutex_unlock(&f->mutex);
+	return err;
+}
+
+static int fake_truncate(struct target *t, off_t size)
+{
+	struct fake *f = t->priv;
+
+	pthread_mutex_lock(&f->mutex);
+	f->calls++;
+	if (size >= f->size) {
+		fake_grow(f, size);
+	} else {
+		memcpy(f->tail + size, f->map + size, (size_t)(f->size - size));
+		assert_int_equal(ftruncate(f->fd, size), 0);
+		f->size = size;
+	}
+	pthread_mutex_unlock(&f->mutex);
+	return 0;
+}
+
+static int fake_sync(struct target *t)
+{
+	struct fake *f = t->priv;
+
+	if (f->bug == BUG_HANGS) {
+		pthread_mutex_lock(&f->hang);
+		pthread_mutex_unlock(&f->hang);
+	}
+	return 0;
+}
+
+static const struct target_ops fake_ops = {
+	.name = "fake",
+	.atomic = true,
+	.open = fake_open,
+	.pread = fake_pread,
+	.pwrite = fake_pwrite,
+	.punch = fake_punch,
+	.zero = fake_punch,
+	.truncate = fake_truncate,
+	.sync = fake_sync,
+	.close = fake_close,
+};
+
+/* ---- what it must find ------------------------------------------------------ */
+
+static const char *dir(void)
+{
+	const char *d = getenv("MKW_DIR");
+
+	return d ? d : ".";
+}
+
+static struct check_result *run(const struct target_ops *ops, enum bug bug,
+				double seconds)
+{
+	static struct check_result res;
+	struct check_config cfg = CHECK_CONFIG_INIT;
+
+	planted = bug;
+	cfg.target_ops = ops;
+	cfg.dir = dir();
+	cfg.seconds = seconds;
+	cfg.hang_seconds = bug == BUG_HANGS ? 1 : 60;
+	if (mkw__check_run(&cfg, &res))
+		fail_msg("%s", res.error);
+	return &res;
+}
+
+static void print_anomalies(const struct check_result *res)
+{
+	for (unsigned i = 0; i < CHECK_CLASSES; i++)
+		if (res->classes[i].count)
+			print_message("%s: %ju, %s\n",
+				      mkw__check_class_name((enum check_class)i),
+				      (uintmax_t)res->classes[i].count,
+				      res->classes[i].example);
+}
+
+/*
+ * The class is found, and nothing but it and what is in `also` (bits). One in fifty
+ * may have another name: where one of two writes must have been lost, one of them
+ * is named.
+ */
+static void expect_class(const struct check_result *res, enum check_class class,
+			 unsigned also)
+{
+	uint64_t count = res->classes[class].count;
+	bool fine = count > 0;
+
+	for (unsigned i = 0; i < CHECK_CLASSES; i++)
+		if (i != class && !(also >> i & 1))
+			fine &= res->classes[i].count <= count / 50;
+	if (!fine)
+		print_anomalies(res);
+	assert_true(fine);
+	assert_false(mkw__check_clean(res));
+	assert_true(res->classes[class].example[0]);
+}
+
+static void sound_fake(void **state)
+{
+	struct check_result *res = run(&fake_ops, BUG_NONE, 3);
+
+	(void)state;
+	if (!mkw__check_clean(res))
+		print_anomalies(res);
+	assert_true(mkw__check_clean(res));
+	for (unsigned i = 0; i < OP_KINDS; i++)
+		assert_true(res->ops[i] > 0);
+	assert_true(res->epochs >= 3);
+}
+
+#define ALSO(class) (1u << CHECK_##class)
+
+static void dropped_direct_writes(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_DROPS_DIRECT_WRITES, 1),
+		     CHECK_LOST_DIRECT_WRITE, 0);
+}
+
+static void dropped_writes(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_DROPS_WRITES, 1), CHECK_LOST_WRITE, 0);
+}
+
+static void lost_stores(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_LOSES_STORES, 2), CHECK_LOST_STORE,
+		     ALSO(STALE_READ));
+}
+
+static void stale_direct_reads(void **state)
+{
+	(void)state;
+	/* What is overwritten before it is read again counts as lost. */
+	expect_class(run(&fake_ops, BUG_STALE_DIRECT_READS, 3),
+		     CHECK_STALE_READ,
+		     ALSO(LOST_STORE) | ALSO(LOST_WRITE) |
+			     ALSO(LOST_DIRECT_WRITE) | ALSO(RESURRECTED) |
+			     ALSO(TORN));
+}
+
+static void punch_keeps(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_PUNCH_KEEPS, 1.5), CHECK_RESURRECTED,
+		     0);
+}
+
+static void truncate_keeps(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_TRUNCATE_KEEPS, 2), CHECK_RESURRECTED,
+		     ALSO(STALE_READ) | ALSO(LOST_STORE) | ALSO(LOST_WRITE) |
+			     ALSO(LOST_DIRECT_WRITE) | ALSO(TORN) |
+			     ALSO(PAST_END) | ALSO(NEVER_WRITTEN));
+}
+
+static void flipped_bits(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_FLIPS_BITS, 1), CHECK_NEVER_WRITTEN, 0);
+}
+
+static void misplaced_writes(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_MISPLACES_WRITES, 1),
+		     CHECK_NEVER_WRITTEN,
+		     ALSO(LOST_WRITE) | ALSO(LOST_DIRECT_WRITE) |
+			     ALSO(LOST_STORE) | ALSO(STALE_READ) |
+			     ALSO(RESURRECTED) | ALSO(TORN));
+}
+
+static void spurious_errors(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_SPURIOUS_EIO, 1), CHECK_SPURIOUS_ERROR,
+		     0);
+}
+
+static void short_writes(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_SHORT_WRITES, 1), CHECK_SPURIOUS_ERROR,
+		     0);
+}
+
+static void torn_writes(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_TEARS_WRITES, 1.5), CHECK_TORN, 0);
+}
+
+static void bytes_past_the_end(void **state)
+{
+	(void)state;
+	expect_class(run(&fake_ops, BUG_PAST_END, 1.5), CHECK_PAST_END, 0);
+}
+
+static void interrupted(void **state)
+{
+	struct check_result *res = run(&fake_ops, BUG_INTERRUPTS, 60);
+
+	(void)state;
+	assert_true(res->interrupted);
+	assert_true(res->wall_ns < UINT64_C(30000000000));
+	assert_true(res->epochs >= 1);
+	assert_true(mkw__check_clean(res));
+}
+
+/* Leaves threads behind: in a process of its own. */
+static void hanging_target(void **state)
+{
+	pid_t pid = fork();
+	int status;
+
+	(void)state;
+	assert_true(pid >= 0);
+	if (!pid) {
+		struct check_result *res = run(&fake_ops, BUG_HANGS, 60);
+		bool right = res->classes[CHECK_NO_PROGRESS].count > 0 &&
+			     strstr(res->classes[CHECK_NO_PROGRESS].example,
+				    "sync") &&
+			     !mkw__check_clean(res);
+
+		_exit(right ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* ---- the engine, and bugs in it ----------------------------------------------- */
+
+static bool have_engine(void)
+{
+	struct mkw_engine *e;
+	int err = mkw_engine_open(NULL, &e);
+
+	if (err) {
+		print_message("skipped: no engine here: %s\n", strerror(-err));
+		return false;
+	}
+	return mkw_engine_close(e) == 0;
+}
+
+static void sound_engine(void **state)
+{
+	struct check_result *res;
+
+	(void)state;
+	if (!have_engine())
+		skip();
+	res = run(&mkw__check_engine_target, BUG_NONE, 3);
+	if (!mkw__check_clean(res))
+		print_anomalies(res);
+	assert_true(mkw__check_clean(res));
+}
+
+/* A bug of the engine's core is an anomaly of some class of the set. */
+static void engine_with(enum mkw__mutant mutant, unsigned classes)
+{
+	struct check_result *res;
+	uint64_t found = 0;
+
+	if (!have_engine())
+		skip();
+	mkw__testing.mutants = UINT64_C(1) << mutant;
+	res = run(&mkw__check_engine_target, BUG_NONE, 4);
+	mkw__testing.mutants = 0;
+	for (unsigned i = 0; i < CHECK_CLASSES; i++)
+		if (classes >> i & 1)
+			found += res->classes[i].count;
+	if (!found)
+		print_anomalies(res);
+	assert_true(found > 0);
+}
+
+static void engine_direct_write_leaves_frames(void **state)
+{
+	(void)state;
+	engine_with(MKW__MUTANT_DIRECT_LEAVES_FRAMES,
+		    ALSO(LOST_DIRECT_WRITE) | ALSO(STALE_READ));
+}
+
+static void engine_direct_write_drops_frames(void **state)
+{
+	(void)state;
+	engine_with(MKW__MUTANT_DIRECT_DROPS_FRAMES,
+		    ALSO(LOST_STORE) | ALSO(LOST_WRITE));
+}
+
+static void engine_write_skips_dirty(void **state)
+{
+	(void)state;
+	engine_with(MKW__MUTANT_WRITE_SKIPS_DIRTY, ALSO(LOST_WRITE));
+}
+
+static void engine_neighbour_writable(void **state)
+{
+	(void)state;
+	engine_with(MKW__MUTANT_NEIGHBOUR_WRITABLE, ALSO(LOST_STORE));
+}
+
+static void engine_writeback_keeps_writable(void **state)
+{
+	(void)state;
+	engine_with(MKW__MUTANT_WRITEBACK_KEEPS_WRITABLE, ALSO(LOST_STORE));
+}
+
+/* ---- the kernel, the command ----------------------------------------------------- */
+
+static void kernel_runs(void **state)
+{
+	struct check_result *res = run(&mkw__check_kernel_target, BUG_NONE, 1);
+
+	(void)state;
+	/* Whatever it is that this file system loses, these no kernel does. */
+	assert_int_equal(res->classes[CHECK_NEVER_WRITTEN].count, 0);
+	assert_int_equal(res->classes[CHECK_LOST_STORE].count, 0);
+	assert_int_equal(res->classes[CHECK_NO_PROGRESS].count, 0);
+	assert_true(res->ops[OP_STORE] > 0);
+	assert_true(!strncmp(res->label, "kernel ", 7));
+}
+
+static int command(const char *const *args)
+{
+	char *argv[16] = { "mkwrite check" };
+	int argc = 1;
+
+	for (; args[argc - 1]; argc++)
+		argv[argc] = (char *)args[argc - 1];
+	return mkw__check_main(argc, argv);
+}
+
+#define COMMAND(...) command((const char *const[]){ __VA_ARGS__, NULL })
+
+static void command_line(void **state)
+{
+	char json[] = "/tmp/mkwrite-check-json-XXXXXX", text[8192];
+	int fd = mkstemp(json), status;
+	ssize_t n;
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(COMMAND("--help"), 0);
+	assert_int_equal(command((const char *const[]){ NULL }), 2);
+	assert_int_equal(COMMAND("/nonexistent/directory"), 2);
+	assert_int_equal(COMMAND("/dev/null"), 2);
+	assert_int_equal(COMMAND("--threads", "1", "."), 2);
+	assert_int_equal(COMMAND("--threads", "x", "."), 2);
+	assert_int_equal(COMMAND("--seconds", "0", "."), 2);
+	assert_int_equal(COMMAND("--seconds", "nan", "."), 2);
+	assert_int_equal(COMMAND("--cache", "1K", "."), 2);
+	assert_int_equal(COMMAND("--policy", "none", "."), 2);
+	assert_int_equal(COMMAND("--target", "disk", "."), 2);
+	assert_int_equal(COMMAND("--seed", "-1", "."), 2);
+	assert_int_equal(COMMAND("--bogus", "."), 2);
+	assert_int_equal(COMMAND(".", "."), 2);
+
+	status = COMMAND("--target", "kernel", "--seconds", "0.5", "--threads",
+			 "3", "--json", json, dir());
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	unlink(json);
+	assert_true(n > 0);
+	text[n] = '\0';
+	assert_non_null(strstr(text, "\"target\": \"kernel "));
+	/* The status is the verdict. */
+	if (strstr(text, "\"clean\": true"))
+		assert_int_equal(status, 0);
+	else
+		assert_int_equal(status, 1);
+}
+
+/* Nothing is left behind, by all of the above. */
+static void no_files_left(void **state)
+{
+	char cmd[4200];
+
+	(void)state;
+	snprintf(cmd, sizeof(cmd), "! ls -A '%s' | grep -q '^.mkwrite-check-'",
+		 dir());
+	assert_int_equal(system(cmd), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sound_fake),
+		cmocka_unit_test(dropped_direct_writes),
+		cmocka_unit_test(dropped_writes),
+		cmocka_unit_test(lost_stores),
+		cmocka_unit_test(stale_direct_reads),
+		cmocka_unit_test(punch_keeps),
+		cmocka_unit_test(truncate_keeps),
+		cmocka_unit_test(flipped_bits),
+		cmocka_unit_test(misplaced_writes),
+		cmocka_unit_test(spurious_errors),
+		cmocka_unit_test(short_writes),
+		cmocka_unit_test(torn_writes),
+		cmocka_unit_test(bytes_past_the_end),
+		cmocka_unit_test(interrupted),
+		cmocka_unit_test(hanging_target),
+		cmocka_unit_test(sound_engine),
+		cmocka_unit_test(engine_direct_write_leaves_frames),
+		cmocka_unit_test(engine_direct_write_drops_frames),
+		cmocka_unit_test(engine_write_skips_dirty),
+		cmocka_unit_test(engine_neighbour_writable),
+		cmocka_unit_test(engine_writeback_keeps_writable),
+		cmocka_unit_test(kernel_runs),
+		cmocka_unit_test(command_line),
+		cmocka_unit_test(no_files_left),
+	};
+
+	return cmocka_run_group_tests_name("check", tests, NULL, NULL);
+}
