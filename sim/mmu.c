@@ -825,7 +825,7 @@ int mkw__os_mmu_open(bool in_thread, struct mkw__os_mmu **out,
 		return -EMFILE;
 	*mmu = (struct mkw__os_mmu){ .open = true, .in_thread = in_thread };
 	*caps = (struct mkw__os_mmu_caps){
-		.kernel_faults = true, .poison = true, .continue_wp = true,
+		.kernel_faults = true, .poison = true,
 	};
 	*out = mmu;
 	return 0;

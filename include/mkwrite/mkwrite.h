@@ -79,7 +79,7 @@ struct mkw_engine_options {
  * -EINVAL   an option is out of range, or opt->size is 0 or unknown
  * -ENOMEM   no memory for the page table or the buffers
  * -ENOSYS   the kernel has no userfaultfd, or lacks a feature that is needed
- *           (MINOR faults and write protection on shared memory: Linux 5.19)
+ *           (write-protected mapping of existing pages: Linux 6.4)
  * -EPERM    userfaultfd is not permitted at all
  * -EMFILE, -ENFILE, -EAGAIN   no descriptors, or no thread
  */
@@ -329,7 +329,10 @@ int mkw_map(struct mkw_file *file, void *hint, size_t len, int prot,
  * access that races with it raises SIGSEGV, or (MKW_MAP_INLINE) SIGBUS.
  *
  * -EINVAL   addr is not page-aligned, or len is 0
- * -ENOMEM   no memory to split a mapping
+ * -ENOMEM   no memory to split a mapping, or too many mappings
+ *           (vm.max_map_count): what could not be removed is a mapping still
+ * -EIO, -ENOSPC, ...   it was the file's last use, and dirty pages could not be
+ *           written, and are lost
  */
 int mkw_unmap(void *addr, size_t len);
 

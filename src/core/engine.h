@@ -59,6 +59,7 @@ struct mkw__pool {
 	struct mkw__leaf_list free_leaves, active, inactive;
 	struct mkw__leaf *leaf_mem;
 	uint64_t leaves, leaves_made;	/* of leaf_mem: in all, ever used */
+	uint64_t leaves_used;		/* on the active and inactive lists */
 	struct mkw__waiters waiters;	/* for a frame and a buffer */
 	struct mkw__waiters buf_waiters; /* for a buffer */
 	_Atomic bool waited;		/* waiters is not empty */
@@ -136,7 +137,6 @@ struct mkw__fault {
 	uintptr_t addr;
 	bool write, wp, in_thread;
 	bool single;			/* no cluster: its read failed */
-	bool failing;			/* the read failed: SIGBUS it is */
 	/* Whether the store may be over; see "Stale messages" in fault.c. */
 	bool noted, suspect, sure;
 	bool stale;			/* and that is how it was answered */
@@ -144,7 +144,8 @@ struct mkw__fault {
 	uint64_t takes_read, takes;	/* the engine's; the inode's */
 	uint64_t grace_batch, grace_end_ns;
 	bool parked;			/* ever */
-	unsigned stalls;		/* retries for want of kernel memory */
+	unsigned losses;		/* faults on the page just before */
+	unsigned stalls;		/* times the kernel had no memory */
 	uint64_t born_ns;
 	/* What the ticket is for; inode is pinned while it is not NULL. */
 	enum { TICKET_NONE, TICKET_WAITS, TICKET_HELD } ticket_state;
@@ -167,6 +168,13 @@ enum mkw__fault_end {
 
 #define MKW__FAULT_BUCKETS 64u
 
+/* Faults on one page in a row, for the grace of losers. */
+struct mkw__recent {
+	uint64_t page;			/* address, in pages */
+	uint64_t last_ns;
+	unsigned faults;
+};
+
 struct mkw__pager {
 	struct mkw__os_loop *loop;
 	struct mkw__os_thread *thread;
@@ -179,6 +187,7 @@ struct mkw__pager {
 	struct mkw__fault_list free;
 	struct mkw__fault_list grace;	/* in the order in which it ends */
 	struct mkw__fault_list active[MKW__FAULT_BUCKETS];
+	struct mkw__recent recent[MKW__FAULT_BUCKETS];
 	struct mkw__fault faults[MKW__PAGER_FAULTS];
 };
 
@@ -319,9 +328,14 @@ void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x);
  * their access may be over. An unlock after EXCL_TAKE does this itself.
  */
 void mkw__excl_count_take(struct mkw__inode *in);
-/* Everything exclusively, not waiting: what reclaim needs of pages. */
+/*
+ * Everything exclusively, not waiting: what reclaim needs of pages. Its unlock is
+ * not a take, since the store has what reclaim drops, and calls no flusher,
+ * since it is the flusher's.
+ */
 bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
 			   uint64_t first_page, uint64_t end_page);
+void mkw__excl_unlock_all(struct mkw__inode *in, struct mkw__excl *x);
 /* What a fault takes, shared; NULL under the policy none. */
 struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in);
 
@@ -392,8 +406,8 @@ ssize_t mkw__ubuf_write(struct mkw__inode *in, const void *buf, size_t len,
 
 int mkw__size_set(struct mkw__inode *in, uint64_t size);
 /*
- * The file gets longer, or shorter; the caller holds the lock (EXCL_WRITE to
- * grow, EXCL_TAKE to shrink) from the page of the smaller size to the end.
+ * The file gets longer, or shorter; the caller holds EXCL_TAKE from the page of
+ * the smaller size to the end.
  */
 int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size);
 int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size);
@@ -401,7 +415,7 @@ int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
 		       bool keep_size);
 /*
  * Locks for an operation that writes [off, end): where it passes the file's end,
- * from the last page to infinity. *size: what the size is, now that it is locked.
+ * from the last page to infinity, and EXCL_TAKE. *size: what the size is, now that it is locked.
  */
 int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
 		   uint64_t end, enum mkw__excl_kind kind, bool nowait,

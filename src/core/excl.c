@@ -80,14 +80,24 @@ void mkw__excl_count_take(struct mkw__inode *in)
 	atomic_fetch_add(&in->takes, 1);
 }
 
+static void unlock(struct mkw__inode *in, struct mkw__excl *x)
+{
+	if (x->took_invalidate)
+		mkw__range_unlock(&in->invalidate_lock, &x->invalidate);
+	mkw__range_unlock(&in->iolock, &x->io);
+}
+
 void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x)
 {
 	if (x->takes)
 		mkw__excl_count_take(in);
-	if (x->took_invalidate)
-		mkw__range_unlock(&in->invalidate_lock, &x->invalidate);
-	mkw__range_unlock(&in->iolock, &x->io);
+	unlock(in, x);
 	mkw__pool_poke(in->engine);
+}
+
+void mkw__excl_unlock_all(struct mkw__inode *in, struct mkw__excl *x)
+{
+	unlock(in, x);
 }
 
 bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
@@ -95,9 +105,6 @@ bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
 {
 	unsigned shift = in->engine->page_shift;
 
-	if (mkw__excl_lock(in, x, first_page << shift, end_page << shift,
-			   EXCL_TAKE, true))
-		return false;
-	x->takes = false;	/* what reclaim drops the store has */
-	return true;
+	return !mkw__excl_lock(in, x, first_page << shift, end_page << shift,
+			       EXCL_TAKE, true);
 }

@@ -41,6 +41,12 @@
  * before that, again and again (G3). What comes from a later reading of
  * messages is then sure to be a store of now.
  *
+ * Grace for losers. An access that was let through may lose its page again before
+ * it runs, to a punch or to reclaim, any number of times. So a page that faults
+ * again and again within a short time has its ticket kept, too: nobody can take it
+ * away for that moment (G3). Only the pager does so: in its own thread an access
+ * follows its fault at once.
+ *
  * Lock discipline: the table of mappings is held shared from the look-up until
  * the page-table call has returned, so that the address stays the mapping's.
  * The page lock is held over the call (R5).
@@ -54,11 +60,12 @@
 enum {
 	STEP_AGAIN = 100,	/* from 1, at once */
 	STEP_FILL,		/* f->fill_* are FILLING: read them */
-	STEP_FILL_ERROR,	/* the access gets SIGBUS */
 	STEP_WAKE,		/* resolved, or up to the kernel: wake it */
 };
 
-/* A page table call found no memory so often: the access fails. */
+/* After so many faults in a row on one page an access gets a grace time. */
+#define LOSSES_MAX 16u
+/* A page-table call found no memory so often: the access fails. */
 #define STALLS_MAX 1000u
 
 static uint64_t page_base(const struct mkw__fault *f)
@@ -88,9 +95,9 @@ static void ticket_drop(struct mkw__fault *f)
 	if (rl)
 		mkw__range_unlock_ticket(rl, &f->ticket);
 	f->ticket_state = TICKET_NONE;
+	mkw__pool_poke(f->engine);
 	mkw__inode_unpin(f->inode);
 	f->inode = NULL;
-	mkw__pool_poke(f->engine);
 }
 
 /*
@@ -186,9 +193,10 @@ static int outcome(struct mkw__fault *f, int r)
 	case -ESRCH:
 		return STEP_WAKE;	/* the mapping or the process is gone */
 	case -ENOMEM:
-		if (++f->stalls > STALLS_MAX)
-			return STEP_FILL_ERROR;
-		return STEP_AGAIN;
+		/* No page table: the access comes again, or gives up. */
+		if (!f->in_thread)
+			return STEP_WAKE;
+		return ++f->stalls > STALLS_MAX ? FAULT_FAIL : STEP_AGAIN;
 	default:
 		return STEP_AGAIN;	/* the address space is changing */
 	}
@@ -301,7 +309,7 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 {
 	const unsigned open = PG_BIT(PG_DIRTY) | PG_BIT(PG_WB_DIRTY);
 	uint32_t word = mkw__page_get_locked(in, idx);
-	uint64_t first = idx, end = idx + 1;
+	uint64_t first = idx, end = idx + 1, from, to;
 	bool writable;
 	unsigned mask;
 
@@ -319,9 +327,13 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	}
 	writable = m->writable && pg_in(word, open);
 	mask = writable ? open : PG_PRESENT_MASK & ~(m->writable ? open : 0);
-	while (end < f->end && joins(mkw__page_get_locked(in, end), mask))
+	/* The mapping may have been cut since the ticket was taken. */
+	mkw__map_pages(m, &from, &to);
+	from = mkw__max(from, f->first);
+	to = mkw__min(to, f->end);
+	while (end < to && joins(mkw__page_get_locked(in, end), mask))
 		end++;
-	while (first > f->first &&
+	while (first > from &&
 	       joins(mkw__page_get_locked(in, first - 1), mask))
 		first--;
 	if (MKW__MUTANT(NEIGHBOUR_WRITABLE))
@@ -409,24 +421,12 @@ static enum mkw__fault_end finish(struct mkw__fault *f, enum mkw__fault_end end)
 	return end;
 }
 
-/*
- * The access gets SIGBUS (G6): from its own handler, or by poison, which the
- * kernel turns into one. The table is held.
- */
-static int fail_locked(struct mkw__fault *f, const struct mkw__map *m)
+/* The access has been let through. */
+static enum mkw__fault_end let_through(struct mkw__fault *f)
 {
-	int r;
-
-	if (f->in_thread)
-		return FAULT_FAIL;
-	if (!f->engine->caps.poison)
-		mkw__os_panic("a page of a mapping cannot be read, and this kernel has no UFFDIO_POISON (Linux 6.6) to say so to the thread that waits for it");
-	/* Before the poison: who makes the page readable must see it. */
-	atomic_store_explicit(&m->inode->poisoned, true, memory_order_release);
-	do {
-		r = mkw__os_pte_poison(f->mmu, page_base(f));
-	} while (r == -EAGAIN);
-	return r && r != -ENOENT && r != -EEXIST ? outcome(f, r) : STEP_WAKE;
+	if (f->stale || f->losses >= LOSSES_MAX)
+		return FAULT_GRACE;
+	return finish(f, FAULT_DONE);
 }
 
 /* ---- filling ---------------------------------------------------------- */
@@ -464,12 +464,43 @@ static size_t publish_mapped(struct mkw__fault *f)
 	return done >> shift;
 }
 
+/*
+ * The page cannot be read, and is still FILLING, so nobody else can make it valid
+ * meanwhile: the access gets SIGBUS (G6), by poison, which the kernel turns into
+ * one, if it is still the same page's. In its own thread it is told so directly.
+ */
+static void poison(struct mkw__fault *f)
+{
+	struct mkw__inode *in = f->inode;
+	struct mkw__range_req table;
+	const struct mkw__map *m;
+	int r;
+
+	mkw__map_table_lock(&table);
+	m = mkw__map_find(f->addr);
+	if (m && m->mmu == f->mmu && m->inode == in &&
+	    mkw__map_addr(m, f->fill_first) == page_base(f)) {
+		if (!f->engine->caps.poison)
+			mkw__os_panic("a page of a mapping cannot be read, and this kernel has no UFFDIO_POISON (Linux 6.6) to say so to the thread that waits for it");
+		/* Before the poison: who makes the page readable must see it. */
+		atomic_store_explicit(&in->poisoned, true,
+				      memory_order_release);
+		do {
+			r = mkw__os_pte_poison(f->mmu, page_base(f));
+		} while (r == -EAGAIN);
+		/* Failing otherwise, the access meets the error once more. */
+	}
+	mkw__map_table_unlock(&table);
+	mkw__os_wake(f->mmu, page_base(f), f->engine->page);
+}
+
 static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 {
 	struct mkw_engine *e = f->engine;
 	struct mkw__inode *in = f->inode;
 	uint64_t idx = f->fill_first;
 	size_t n = f->fill_pages, mapped = 0, done = 0;
+	bool failed;
 
 	mkw__count(&e->count.fills, 1);
 	mkw__count(&e->count.fill_pages, n);
@@ -484,23 +515,25 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 					f->buf->mem + (mapped << e->page_shift),
 					&done);
 	}
+	failed = res && !mapped && !done;
+	if (failed)
+		mkw__count(&e->count.fill_errors, 1);
+	if (failed && n == 1 && !f->in_thread)
+		poison(f);
 	mkw__fill_end(in, idx, mapped, PG_CLEAN, PG_MAPPED);
 	mkw__fill_end(in, idx + mapped, done, PG_CLEAN, 0);
 	mkw__fill_end(in, idx + mapped + done, n - mapped - done, PG_ABSENT, 0);
 	mkw__pool_buf_put(e, f->buf);
 	f->buf = NULL;
+	if (failed && n == 1)
+		return finish(f, f->in_thread ? FAULT_FAIL : FAULT_DONE);
 	if (mapped && !f->write)
-		return finish(f, FAULT_DONE);
+		return let_through(f);
 	f->wp = f->wp || mapped;
-	if (res && !mapped && !done) {
-		mkw__count(&e->count.fill_errors, 1);
-		if (n == 1) {
-			f->failing = true;
-		} else {
-			/* Another page's error, perhaps. */
-			f->single = true;
-			ticket_drop(f);
-		}
+	if (failed) {
+		/* Another page's error, perhaps. */
+		f->single = true;
+		ticket_drop(f);
 	}
 	return mkw__fault_run(f);
 }
@@ -546,8 +579,6 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 		m = mkw__map_find(f->addr);
 		if (!m || m->mmu != f->mmu) {
 			r = f->in_thread ? FAULT_FOREIGN : STEP_WAKE;
-		} else if (f->failing) {
-			r = fail_locked(f, m);
 		} else {
 			r = step(f, m);
 		}
@@ -557,9 +588,6 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 		case STEP_AGAIN:
 			mkw__count(&f->engine->count.retries, 1);
 			mkw__os_step("fault again");
-			break;
-		case STEP_FILL_ERROR:
-			f->failing = true;
 			break;
 		case STEP_WAKE:
 			if (!f->in_thread)
@@ -571,9 +599,7 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 		case FAULT_PARKED:
 			return FAULT_PARKED;
 		case FAULT_DONE:
-			if (f->stale)
-				return FAULT_GRACE;
-			/* fall through */
+			return let_through(f);
 		default:
 			return finish(f, (enum mkw__fault_end)r);
 		}
@@ -598,21 +624,25 @@ enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 				.write = write,
 				.resume = resume_in_thread };
 	struct mkw__range_req table;
+	struct mkw__inode *in = NULL;
 	const struct mkw__map *m;
 	enum mkw__fault_end end;
 
 	mkw__map_table_lock(&table);
 	m = mkw__map_find(addr);
-	if (m) {
-		f.engine = m->inode->engine;
+	if (m && m->in_thread) {
+		/* The engine lasts as long as the pin. */
+		in = m->inode;
+		mkw__inode_pin(in);
+		f.engine = in->engine;
 		f.mmu = m->mmu;
-		f.in_thread = m->in_thread;
+		f.in_thread = true;
 	}
 	mkw__map_table_unlock(&table);
 	if (!m)
 		return MKW__OS_FOREIGN;
 	/* Poison, or past the end: the pager has had its say. */
-	if (!f.in_thread)
+	if (!in)
 		return MKW__OS_FAIL;
 
 	f.born_ns = mkw__os_now_ns();
@@ -623,6 +653,7 @@ enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 		mkw__os_event_wait(&f.event);
 		mkw__os_event_reset(&f.event);
 	}
+	mkw__inode_unpin(in);
 	return end == FAULT_DONE ? MKW__OS_RETRY :
 	       end == FAULT_FAIL ? MKW__OS_FAIL : MKW__OS_FOREIGN;
 }

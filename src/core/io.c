@@ -256,12 +256,14 @@ static int write_past(struct mkw__inode *in, struct mkw__excl *x,
 	struct mkw_engine *e = in->engine;
 	uint64_t first = mkw__page_of(e, pos), idx, stop;
 	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
-	struct mkw__buf *buf = mkw__pool_buf_wait(e);
+	struct mkw__buf *buf;
 	struct mkw__ubuf u;
 	size_t bytes;
 	int r = 0;
 
+	/* Before the buffer: who has one waits for no lock. */
 	mkw__excl_take(in, x);
+	buf = mkw__pool_buf_wait(e);
 	stop = mkw__min(mkw__pages_up(e, pos + *len), first + MKW__IO_PAGES);
 	mkw__mutex_lock(&in->tree);
 	idx = run_end_locked(in, first, stop, PG_BIT(PG_ABSENT));

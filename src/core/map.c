@@ -231,88 +231,83 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 }
 
 /*
- * Takes the first mapping's part of [addr, end) out of the table: *cut, with a
- * use of the inode of its own. A cut in the middle leaves *rest behind it. Two
- * structures are handed in; what is not used is left alone, what is, NULL. False:
- * no mapping is left there.
+ * Cuts a mapping in two at addr, inside it: *spare becomes the second part, is in
+ * the table, and has a use of the inode of its own.
  */
-static bool table_cut(uintptr_t addr, uintptr_t end, struct mkw__map **cut,
-		      struct mkw__map **rest)
+static struct mkw__map *table_split(struct mkw__map *m, uintptr_t addr,
+				    struct mkw__map *spare)
 {
-	struct mkw__map *m = map_after(addr);
-	uintptr_t from, to, m_end;
+	*spare = *m;
+	spare->addr = addr;
+	spare->off += addr - m->addr;
+	spare->len -= addr - m->addr;
+	m->len = addr - m->addr;
+	table_insert(spare);
+	mkw__inode_use(m->inode);
+	return spare;
+}
 
-	if (!m || m->addr >= end)
-		return false;
-	m_end = m->addr + m->len;
-	from = mkw__max(addr, m->addr);
-	to = mkw__min(end, m_end);
-	table_remove(m);
-	**cut = *m;
-	(*cut)->addr = from;
-	(*cut)->off += from - m->addr;
-	(*cut)->len = to - from;
-	if (to < m_end) {
-		**rest = *m;
-		(*rest)->addr = to;
-		(*rest)->off += to - m->addr;
-		(*rest)->len = m_end - to;
-		table_insert(*rest);
-		mkw__inode_use(m->inode);
-		*rest = NULL;
+/*
+ * Takes all of [addr, end) out of the table, at once: what it covered belongs to
+ * nobody else until it is unmapped, and then it may be anybody's. Two spare
+ * structures are enough: only the ends can cut a mapping. Used ones become NULL.
+ */
+static void table_take(uintptr_t addr, uintptr_t end, struct mkw__map *spare[2],
+		       struct mkw__map_list *taken)
+{
+	struct mkw__map *m;
+
+	while ((m = map_after(addr)) && m->addr < end) {
+		if (m->addr < addr) {
+			m = table_split(m, addr, spare[0]);
+			spare[0] = NULL;
+		}
+		if (m->addr + m->len > end) {
+			table_split(m, end, spare[1]);
+			spare[1] = NULL;
+		}
+		table_remove(m);
+		/* Writeback does not see it any more, so no store may get
+		 * through it until it is gone. */
+		mkw__os_pte_zap(m->addr, m->len);
+		TAILQ_INSERT_TAIL(taken, m, of_inode);
 	}
-	if (from > m->addr) {
-		m->len = from - m->addr;
-		table_insert(m);
-		mkw__inode_use(m->inode);
-	} else {
-		/* Its use is the cut's now, and its memory the next rest's. */
-		if (!*rest)
-			*rest = m;
-		else
-			mkw__os_free(m);
-	}
-	return true;
 }
 
 int mkw__map_remove(uintptr_t addr, size_t len)
 {
-	uintptr_t end = addr + len;
+	struct mkw__map_list taken = TAILQ_HEAD_INITIALIZER(taken);
+	struct mkw__map *spare[2], *m;
 	struct mkw__range_req table;
-	struct mkw__map *cut, *rest;
-	bool found = true;
-	int r = 0;
+	int r = 0, err;
 
-	cut = mkw__os_zalloc(sizeof(*cut));
-	rest = mkw__os_zalloc(sizeof(*rest));
-	if (!cut || !rest)
-		r = -ENOMEM;
-	while (!r && found) {
+	spare[0] = mkw__os_zalloc(sizeof(*spare[0]));
+	spare[1] = mkw__os_zalloc(sizeof(*spare[1]));
+	if (spare[0] && spare[1]) {
 		table_lock_exclusive(&table);
-		found = table_cut(addr, end, &cut, &rest);
-		/* Writeback does not see it any more, so no store may get
-		 * through it until it is gone. */
-		if (found)
-			mkw__os_pte_zap(cut->addr, cut->len);
+		table_take(addr, addr + len, spare, &taken);
 		mkw__map_table_unlock(&table);
-		if (!found)
-			break;
-		r = mkw__os_unmap(cut->addr, cut->len);
-		if (r) {
+	} else {
+		r = -ENOMEM;
+	}
+	while ((m = TAILQ_FIRST(&taken))) {
+		TAILQ_REMOVE(&taken, m, of_inode);
+		err = mkw__os_unmap(m->addr, m->len);
+		if (err) {
 			/* It is mapped still: serve it on, as a mapping. */
 			table_lock_exclusive(&table);
-			table_insert(cut);
+			table_insert(m);
 			mkw__map_table_unlock(&table);
-			cut = NULL;
-			break;
+		} else {
+			mkw__os_wake(m->mmu, m->addr, m->len);
+			err = mkw__inode_unuse(m->inode);
+			mkw__os_free(m);
 		}
-		mkw__os_wake(cut->mmu, cut->addr, cut->len);
-		mkw__inode_unuse(cut->inode);
-		/* A mapping that ended before `end` is found no more; only the
-		 * last can leave a rest. */
+		if (!r)
+			r = err;
 	}
-	mkw__os_free(cut);
-	mkw__os_free(rest);
+	mkw__os_free(spare[0]);
+	mkw__os_free(spare[1]);
 	return r;
 }
 

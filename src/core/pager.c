@@ -25,7 +25,9 @@
 #include "core/engine.h"
 
 /* How long a woken store may take to come again. */
-#define GRACE_NS 1000000u
+#define GRACE_NS 500000u
+/* Faults on one page with less than this between them are losses of it. */
+#define LOSS_NS 1000000u
 
 static struct mkw__fault_list *bucket(struct mkw__pager *p, uintptr_t addr,
 				      unsigned shift)
@@ -108,12 +110,24 @@ static uint64_t grace_left_ns(struct mkw__pager *p)
 	return f->grace_end_ns > now ? f->grace_end_ns - now : 0;
 }
 
+/* How many faults this page has had, each soon after the one before. */
+static unsigned losses(struct mkw__pager *p, uint64_t page, uint64_t now)
+{
+	struct mkw__recent *r = &p->recent[page % MKW__FAULT_BUCKETS];
+
+	if (r->page != page || now - r->last_ns > LOSS_NS)
+		*r = (struct mkw__recent){ .page = page };
+	r->last_ns = now;
+	return r->faults++;
+}
+
 static void on_fault(void *arg, const struct mkw__os_fault *msg)
 {
 	struct mkw_engine *e = arg;
 	struct mkw__pager *p = &e->pager;
 	struct mkw__fault_list *b = bucket(p, msg->addr, e->page_shift);
 	uint64_t page = msg->addr >> e->page_shift;
+	uint64_t now = mkw__os_now_ns();
 	struct mkw__fault *f;
 
 	mkw__count(&e->count.faults, 1);
@@ -140,7 +154,8 @@ static void on_fault(void *arg, const struct mkw__os_fault *msg)
 				  .wp = msg->wp,
 				  .takes_read = p->takes_read,
 				  .resume = resume,
-				  .born_ns = mkw__os_now_ns() };
+				  .losses = losses(p, page, now),
+				  .born_ns = now };
 	TAILQ_INSERT_TAIL(b, f, active);
 	mkw__pager_finish(f, mkw__fault_run(f));
 }

@@ -160,6 +160,7 @@ struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first)
 		leaf->inode = in;
 		leaf->first = first;
 		TAILQ_INSERT_TAIL(&p->active, leaf, lru);
+		p->leaves_used++;
 	}
 	mkw__mutex_unlock(&p->mutex);
 	return leaf;
@@ -172,6 +173,7 @@ void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf)
 	mkw__mutex_lock(&p->mutex);
 	TAILQ_REMOVE(leaf->inactive ? &p->inactive : &p->active, leaf, lru);
 	leaf->inode = NULL;
+	p->leaves_used--;
 	TAILQ_INSERT_HEAD(&p->free_leaves, leaf, lru);
 	mkw__mutex_unlock(&p->mutex);
 }

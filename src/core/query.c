@@ -3,7 +3,8 @@
  * Questions about a file: where its data and holes are, what is cached.
  *
  * Data is what the store has, and every dirty page: its block may not exist yet,
- * but its bytes are not a hole's.
+ * but its bytes are not a hole's. The dirty pages are looked at before the store is
+ * asked: a writeback that ends in between then shows in both, not in neither.
  */
 #include <errno.h>
 
@@ -32,13 +33,11 @@ static uint64_t dirty_run_end(struct mkw__inode *in, uint64_t idx, uint64_t end)
 static int64_t seek_data(struct mkw__inode *in, uint64_t off, uint64_t size)
 {
 	struct mkw_engine *e = in->engine;
-	uint64_t pages = mkw__pages_up(e, size), dirty;
+	uint64_t pages = mkw__pages_up(e, size);
+	uint64_t dirty = next_dirty(in, mkw__page_of(e, off), pages);
 	int64_t stored = in->store->ops->seek(in->store, off, true);
 
-	if (stored < 0 && stored != -ENXIO)
-		return stored;
-	dirty = next_dirty(in, mkw__page_of(e, off), pages);
-	if (dirty >= pages)
+	if ((stored < 0 && stored != -ENXIO) || dirty >= pages)
 		return stored;
 	dirty = mkw__max(off, dirty << e->page_shift);
 	return stored < 0 ? (int64_t)dirty :
@@ -49,20 +48,22 @@ static int64_t seek_hole(struct mkw__inode *in, uint64_t off, uint64_t size)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t pages = mkw__pages_up(e, size), idx, end;
+	int64_t hole;
 
-	for (;;) {
-		int64_t hole = in->store->ops->seek(in->store, off, false);
-
-		if (hole < 0 || (uint64_t)hole >= size)
-			return hole < 0 ? hole : (int64_t)size;
-		idx = mkw__page_of(e, hole);
+	while (off < size) {
+		idx = mkw__page_of(e, off);
 		end = dirty_run_end(in, idx, pages);
-		if (end == idx)
+		if (end > idx) {
+			off = end << e->page_shift;
+			continue;
+		}
+		hole = in->store->ops->seek(in->store, off, false);
+		/* A hole right here, of a page that was not dirty before. */
+		if (hole < 0 || (uint64_t)hole == off)
 			return hole;
-		off = end << e->page_shift;
-		if (off >= size)
-			return size;
+		off = (uint64_t)hole;
 	}
+	return (int64_t)size;
 }
 
 int64_t mkw__query_seek(struct mkw__inode *in, uint64_t off, bool data)

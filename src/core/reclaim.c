@@ -141,7 +141,7 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 			mkw__count(&e->count.reclaim_dropped, freed);
 		}
 		mkw__map_table_unlock(&table);
-		mkw__excl_unlock(in, &x);
+		mkw__excl_unlock_all(in, &x);
 	}
 	mkw__inode_unpin(in);
 	return freed;
@@ -149,11 +149,14 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 
 size_t mkw__reclaim(struct mkw_engine *e, size_t want)
 {
-	size_t freed = 0, steps = 0;
+	size_t freed = 0, steps = 0, steps_max;
 	bool some = true, more;
 
-	/* Each leaf is met twice at most: bounded by what the cache can hold. */
-	while (freed < want && some && steps++ < 2 * e->pool.leaves) {
+	mkw__mutex_lock(&e->pool.mutex);
+	steps_max = 2 * e->pool.leaves_used;
+	mkw__mutex_unlock(&e->pool.mutex);
+	/* Each leaf is met about twice: what is left then is in use. */
+	while (freed < want && some && steps++ < steps_max) {
 		/* Keep about as many leaves inactive as active. */
 		step(e, false, &some);
 		freed += step(e, true, &more);

@@ -8,8 +8,9 @@
  *   grow    zero the old last page's tail in its frame (a store through a mapping
  *           may have put bytes past the end there), then the store's length, the
  *           frames' length, the size: an access past the old end cannot succeed
- *           before there is something behind it. No data is taken away, so
- *           EXCL_WRITE is enough.
+ *           before there is something behind it. EXCL_TAKE, although nothing is
+ *           taken: a snapshot for writeback must not be cut off at the old size
+ *           once the tail is zeroed, and no fault fill the page in between.
  *   shrink  EXCL_TAKE, R4, the store's length first (R4: if that fails nothing
  *           was lost), then the frames: their tail zeroed, those past the end
  *           dropped; the frames' length, from where on the kernel gives
@@ -36,7 +37,8 @@ int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
 		*size = size_of(in);
 		from = end > *size ? mkw__min(off, *size & ~mask) : off;
 		to = end > *size ? MKW__RANGE_MAX : end;
-		r = mkw__excl_lock(in, x, from, to, kind, nowait);
+		r = mkw__excl_lock(in, x, from, to,
+				   end > *size ? EXCL_TAKE : kind, nowait);
 		if (r)
 			return r;
 		/* With a lock to infinity nobody else can have moved it. */
@@ -113,7 +115,7 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size)
 	for (;;) {
 		old = size_of(in);
 		r = mkw__excl_lock(in, &x, mkw__min(old, size), MKW__RANGE_MAX,
-				   size < old ? EXCL_TAKE : EXCL_WRITE, false);
+				   EXCL_TAKE, false);
 		if (r)
 			return r;
 		if (size_of(in) == old)

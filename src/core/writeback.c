@@ -50,6 +50,8 @@ static void write_done(struct mkw__os_io *io, int res)
 	mkw__count(&e->count.writeback_errors, res ? 1 : 0);
 	w->wb->in_flight--;
 	mkw__pool_buf_put(e, w->buf);
+	/* Clean pages can be reclaimed. */
+	mkw__pool_poke(e);
 	mkw__inode_unpin(in);
 }
 
@@ -216,12 +218,12 @@ size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 	size_t n, total = 0;
 
 	while ((idx = next_page(wb, in, idx, end, &run_end)) < end) {
-		buf = get_buf(wb);
 		if (!lock_range(wb, rl, &req, idx, &run_end)) {
-			mkw__pool_buf_put(wb->engine, buf);
 			idx++;
 			continue;
 		}
+		/* After the lock: who has a buffer waits for no lock. */
+		buf = get_buf(wb);
 		n = snapshot(in, idx, run_end, buf);
 		/* The size may shrink once the lock is gone: after R4's wait for
 		 * this write. The pin outlives the file's last user. */
@@ -231,7 +233,9 @@ size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 			mkw__pool_buf_put(wb->engine, buf);
 		if (rl)
 			mkw__range_unlock(rl, &req);
-		mkw__pool_poke(wb->engine);
+		/* The flusher does not call itself. */
+		if (wb->may_block)
+			mkw__pool_poke(wb->engine);
 		total += n;
 		if (n)
 			idx += n;
@@ -282,6 +286,10 @@ int mkw__wb_sync(struct mkw_file *file)
 		r = r2;
 
 	mkw__mutex_lock(&in->tree);
+	if (r2) {
+		in->wb_error = r2;
+		in->wb_error_seq++;
+	}
 	seen = atomic_exchange_explicit(&file->seen_error_seq, in->wb_error_seq,
 					memory_order_relaxed);
 	if (!r && seen != in->wb_error_seq)

@@ -142,7 +142,6 @@ struct mkw__os_mmu;
 struct mkw__os_mmu_caps {
 	bool kernel_faults;	/* faults inside system calls are served */
 	bool poison;		/* pte_poison works (Linux 6.6) */
-	bool continue_wp;	/* pte_continue takes MKW__PTE_WP (Linux 6.4) */
 };
 
 /*

@@ -221,6 +221,7 @@ static void submit(struct mkw__store *st, struct mkw__os_loop *l,
 static int own(struct mkw__store *st)
 {
 	int how = (st->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
+	struct stat now;
 
 	while (flock(hostfile(st)->fd, how)) {
 		if (errno == EWOULDBLOCK)
@@ -228,6 +229,10 @@ static int own(struct mkw__store *st)
 		if (errno != EINTR)
 			return -errno;
 	}
+	/* Whoever had it before may have changed its length since open(). */
+	if (fstat(hostfile(st)->fd, &now))
+		return -errno;
+	st->len = (uint64_t)now.st_size;
 	return 0;
 }
 

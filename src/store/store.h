@@ -29,7 +29,8 @@ struct mkw__store_ops {
 	/*
 	 * Takes the store for this engine until close(): shared when it is
 	 * read-only, exclusive otherwise. -EBUSY. Called once, before anything
-	 * else but close().
+	 * else but close(). From then on nobody else changes it, and st->len is
+	 * right.
 	 */
 	int (*own)(struct mkw__store *st);
 	/* buf may be application memory: -EFAULT. */
@@ -55,7 +56,7 @@ struct mkw__store_ops {
 
 struct mkw__store {
 	const struct mkw__store_ops *ops;
-	uint64_t len;		/* when it was opened */
+	uint64_t len;		/* when it was owned */
 	uint32_t direct_align;	/* of offset and length of direct I/O */
 	uint32_t memory_align;	/* of its buffers */
 	bool direct;		/* bypasses the kernel's page cache */

@@ -111,7 +111,7 @@ static void tell_refused(int err)
 
 	if (err == -ENOSYS)
 		todo = "; mkwrite needs a kernel built with CONFIG_USERFAULTFD, "
-		       "Linux 5.19 or newer";
+		       "Linux 6.4 or newer";
 	else if (err == -EPERM)
 		todo = "; allow userfaultfd(2) in the seccomp or container "
 		       "profile of this process";
@@ -153,12 +153,19 @@ static int try_modes(struct mkw__os_mmu *mmu)
 	do {
 		err = mkw__os_pte_continue(mmu, addr, page, MKW__PTE_WP, &done);
 	} while (err == -EAGAIN);
-	mmu->caps.continue_wp = !err;
+	if (err) {
+		fprintf(stderr, "mkwrite: asked UFFDIO_CONTINUE to map a page "
+				"write-protected, got: %s; Linux 6.4 can\n",
+			strerror(-err));
+		err = -ENOSYS;
+		goto out_unmap;
+	}
 	do {
 		err = mkw__os_pte_poison(mmu, addr + page);
 	} while (err == -EAGAIN);
 	mmu->caps.poison = !err;
 	err = 0;
+out_unmap:
 	munmap((void *)addr, 2 * page);
 out_close:
 	close(fd);
