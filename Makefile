@@ -6,6 +6,7 @@
 #   make demo             the engine beside the kernel, then the 2012 race
 #   make test             every test with gcc, clang, ASan+UBSan and TSan
 #   make gcc|clang|asan|tsan    the tests of one of them
+#   make cross            the library compiled for arm64
 #   make soak SECONDS=n   mkwrite check and sim for a long time
 #   make install          DESTDIR and PREFIX as usual
 #   make clean
@@ -14,13 +15,18 @@
 
 BUILD   ?= build
 PREFIX  ?= /usr/local
-SECONDS ?= 600
+SECONDS ?= 300
 MESON   ?= meson
 
 setup = test -f $(1)/build.ninja || $(2) $(MESON) setup $(3) $(1)
-SAN   = -Dbuildtype=debugoptimized -Db_lundef=false
+comma := ,
+setup_gcc   = $(call setup,$(BUILD)-gcc,CC=gcc)
+setup_clang = $(call setup,$(BUILD)-clang,CC=clang)
+setup_asan  = $(call setup,$(BUILD)-asan,CC=clang,-Db_lundef=false -Db_sanitize=address$(comma)undefined)
+setup_tsan  = $(call setup,$(BUILD)-tsan,CC=clang,-Db_lundef=false -Db_sanitize=thread)
+variants    = gcc clang asan tsan
 
-.PHONY: all demo test gcc clang asan tsan cross soak deps install clean
+.PHONY: all deps demo test $(variants) cross soak install clean
 
 all:
 	@$(call setup,$(BUILD),,--prefix=$(PREFIX))
@@ -32,23 +38,16 @@ deps:
 demo: deps all
 	@tools/demo $(BUILD)
 
-test: deps gcc clang asan tsan cross
+test: deps
+	@$(setup_gcc)
+	@$(setup_clang)
+	@$(setup_asan)
+	@$(setup_tsan)
+	@tools/run-tests $(variants:%=$(BUILD)-%)
 
-gcc:
-	@$(call setup,$(BUILD)-gcc,CC=gcc)
-	@tools/run-tests $(BUILD)-gcc
-
-clang:
-	@$(call setup,$(BUILD)-clang,CC=clang)
-	@tools/run-tests $(BUILD)-clang
-
-asan:
-	@$(call setup,$(BUILD)-asan,CC=clang,$(SAN) -Db_sanitize=address$(comma)undefined)
-	@tools/run-tests $(BUILD)-asan
-
-tsan:
-	@$(call setup,$(BUILD)-tsan,CC=clang,$(SAN) -Db_sanitize=thread)
-	@tools/run-tests $(BUILD)-tsan
+$(variants): deps
+	@$(setup_$@)
+	@tools/run-tests $(BUILD)-$@
 
 cross:
 	@tools/cross-arm64 $(BUILD)-arm64
@@ -60,7 +59,4 @@ install: all
 	@DESTDIR=$(DESTDIR) $(MESON) install --no-rebuild -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-gcc $(BUILD)-clang $(BUILD)-asan \
-		$(BUILD)-tsan $(BUILD)-arm64
-
-comma := ,
+	rm -rf $(BUILD) $(variants:%=$(BUILD)-%) $(BUILD)-arm64

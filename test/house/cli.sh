@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# cli.sh MKWRITE: a wrong command line ends with status 2 and a message that names
-# the wrong word; --help and --version end well.
+# cli.sh MKWRITE PAGE: a wrong command line ends with status 2 and a message that
+# names the wrong word; --help and --version end well; the manual page names every
+# option that --help does.
 set -u
-mkwrite=$1
+mkwrite=$1 page=$2
 bad=0
 refused() { # word, arguments
 	word=$1
@@ -58,12 +59,20 @@ refused "0" bench --rounds 0 .
 refused rand-read bench rand-read .
 refused nosuchdir bench ./nosuchdir
 
-if [ -x "$(dirname "$mkwrite")/mkwrite-sim" ]; then
-	answered usage sim --help
-	refused --frob sim --frob
-	refused sometimes sim --scenario fault-vs-punch --policy sometimes
-	refused fault-vs-lunch sim --scenario fault-vs-lunch --policy retry
-fi
+answered usage sim --help
+refused --frob sim --frob
+refused sometimes sim --scenario fault-vs-punch --policy sometimes
+refused fault-vs-lunch sim --scenario fault-vs-lunch --policy retry
+
+for part in check sim bench; do
+	for option in $("$mkwrite" $part --help | grep -o -e '--[a-z0-9-]*'); do
+		[ "$option" = --help ] || grep -q -e "$option\\b" "$page" || {
+			echo "mkwrite $part: $option is not in $page"
+			bad=1
+		}
+	done
+done
+
 # Where there is no simulator, that is said, with where it was looked for.
 alone=$(mktemp -d) || exit 1
 cp "$mkwrite" "$alone/mkwrite"
