@@ -97,6 +97,8 @@ struct check_config {
 	const struct target_ops *target_ops;
 	const char *dir;
 	double seconds;		/* of wall clock, judging included */
+	unsigned epochs;	/* that many at most; 0: as many as fit */
+	unsigned until;		/* bits of classes: end once one was seen */
 	unsigned threads;
 	uint64_t seed;
 	unsigned hang_seconds;	/* after which a thread counts as stuck */

@@ -57,7 +57,7 @@ struct judge_finding {
 };
 
 /* Findings of one word after which its judging stops. */
-#define JUDGE_FINDINGS_MAX 64
+#define JUDGE_FINDINGS_MAX 16
 
 /* Working memory, to be used by one thread at a time. */
 struct judge;

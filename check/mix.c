@@ -286,7 +286,7 @@ void mkw__check_do(struct worker *w, enum op_kind kind, uint32_t word,
 	if (kind_reads(kind))
 		keep(w, rec, phase);
 	log_end(&w->log);
-	w->done[kind]++;
+	atomic_fetch_add_explicit(&w->done[kind], 1, memory_order_relaxed);
 }
 
 /* ---- choosing one ----------------------------------------------------------- */

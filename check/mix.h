@@ -32,7 +32,7 @@ struct worker {
 	bool can_punch, can_zero;
 	uint64_t rng;
 	uint64_t *buf;		/* OP_WORDS_MAX words, aligned for direct I/O */
-	uint64_t done[OP_KINDS];
+	_Atomic uint64_t done[OP_KINDS];
 	/* What it is in the middle of; for whoever wonders why it hangs. */
 	_Atomic int doing;	/* enum op_kind, or -1 */
 	_Atomic bool no_space;

@@ -54,13 +54,14 @@ struct run {
 	uint64_t *ways[3];	/* the file as mapped, read, directly read */
 	bool stuck;
 
-	pthread_mutex_t mutex;	/* of epoch, profile, phase */
+	pthread_mutex_t mutex;	/* of epoch, profile, phase, parked */
 	pthread_cond_t go;
 	unsigned epoch;		/* that the threads may run; 0: none yet */
 	const struct profile *profile;
 	unsigned phase;
 	_Atomic bool stop, quit;
-	sem_t parked;		/* a thread is */
+	pthread_cond_t came;	/* one more is parked */
+	unsigned parked;
 
 	pthread_t quiet;
 	bool attended;		/* there is a quiet thread */
@@ -85,6 +86,14 @@ static void on_interrupt(int sig)
 }
 
 /* ---- the threads --------------------------------------------------------- */
+
+static void park(struct run *run)
+{
+	pthread_mutex_lock(&run->mutex);
+	run->parked++;
+	pthread_cond_signal(&run->came);
+	pthread_mutex_unlock(&run->mutex);
+}
 
 struct thread_arg {
 	struct run *run;
@@ -118,7 +127,7 @@ static void *hammer(void *p)
 			}
 			mkw__check_step(w, profile, phase);
 		}
-		sem_post(&run->parked);
+		park(run);
 	}
 }
 
@@ -128,15 +137,13 @@ static struct timespec to_timespec(uint64_t ns)
 				  (long)(ns % 1000000000u) };
 }
 
-/* Waits for sem until the time given; true if it came. */
-static bool wait_until(sem_t *sem, uint64_t until_ns)
+/* Waits for somebody to be in a hurry. */
+static void wait_hurry(uint64_t until_ns)
 {
 	struct timespec ts = to_timespec(until_ns);
 
-	while (sem_clockwait(sem, CLOCK_MONOTONIC, &ts))
-		if (errno == ETIMEDOUT)
-			return false;
-	return true;
+	while (sem_clockwait(&hurry, CLOCK_MONOTONIC, &ts) && errno == EINTR)
+		;
 }
 
 static void report_stuck(struct run *run)
@@ -169,16 +176,18 @@ static void report_stuck(struct run *run)
 /* Waits for n threads to park. False: they are stuck. */
 static bool wait_parked(struct run *run, unsigned n)
 {
-	uint64_t until = stamp() +
-			 run->cfg->hang_seconds * UINT64_C(1000000000);
+	struct timespec ts = to_timespec(stamp() + run->cfg->hang_seconds *
+						UINT64_C(1000000000));
+	int err = 0;
 
-	for (; n > 0; n--) {
-		if (!wait_until(&run->parked, until)) {
-			report_stuck(run);
-			return false;
-		}
-	}
-	return true;
+	pthread_mutex_lock(&run->mutex);
+	while (run->parked < n && !err)
+		err = pthread_cond_timedwait(&run->came, &run->mutex, &ts);
+	run->parked = 0;
+	pthread_mutex_unlock(&run->mutex);
+	if (err)
+		report_stuck(run);
+	return !err;
 }
 
 /* Lets the hammer threads run once. False: they are stuck. */
@@ -199,7 +208,7 @@ static bool hammer_epoch(struct run *run, uint64_t until)
 	pthread_cond_broadcast(&run->go);
 	pthread_mutex_unlock(&run->mutex);
 	if (!interrupted)
-		wait_until(&hurry, end);
+		wait_hurry(end);
 	atomic_store(&run->stop, true);
 	if (!wait_parked(run, run->started))
 		return false;
@@ -406,7 +415,7 @@ static void *attend(void *arg)
 			check_past_end(run);
 		count_errors(run);
 		clear_logs(run);
-		sem_post(&run->parked);
+		park(run);
 	}
 }
 
@@ -472,7 +481,7 @@ static void progress(struct run *run, uint64_t began, bool last)
 			bad += res->classes[i].count;
 	for (unsigned i = 0; i < run->cfg->threads; i++)
 		for (unsigned k = 0; k < OP_KINDS; k++)
-			ops += run->workers[i].done[k];
+			ops += atomic_load(&run->workers[i].done[k]);
 	if (last)
 		fprintf(stderr, "\r\033[K");
 	else
@@ -592,9 +601,20 @@ static void dispose(struct run *run)
 	mkw__verdict_free(run->verdict);
 	pthread_cond_destroy(&run->go);
 	pthread_mutex_destroy(&run->mutex);
-	sem_destroy(&run->parked);
+	pthread_cond_destroy(&run->came);
 	sem_destroy(&run->rest);
 	free(run);
+}
+
+/* Has what the run is for been reached before its time? */
+static bool enough(const struct run *run)
+{
+	const struct check_result *res = run->res;
+
+	for (unsigned i = 0; i < CHECK_CLASSES; i++)
+		if (run->cfg->until >> i & 1 && res->classes[i].count)
+			return true;
+	return run->cfg->epochs && res->epochs >= run->cfg->epochs;
 }
 
 /* Epochs until the time is up. 0 or a negative errno. */
@@ -643,7 +663,7 @@ static int epochs(struct run *run)
 				 4 * FILE_BYTES >> 20);
 			return -ENOSPC;
 		}
-	} while (!interrupted && stamp() < until);
+	} while (!interrupted && stamp() < until && !enough(run));
 	progress(run, start, true);
 	return 0;
 }
@@ -654,6 +674,7 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 				  .sa_flags = SA_SIGINFO | SA_NODEFER };
 	struct sigaction stop = { .sa_handler = on_interrupt };
 	struct sigaction old_bus, old_int, old_term, now;
+	pthread_condattr_t monotonic;
 	uint64_t began = stamp();
 	struct run *run = calloc(1, sizeof(*run));
 	int err;
@@ -668,7 +689,10 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 	run->target.ops = cfg->target_ops;
 	pthread_mutex_init(&run->mutex, NULL);
 	pthread_cond_init(&run->go, NULL);
-	sem_init(&run->parked, 0, 0);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&run->came, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	sem_init(&run->rest, 0, 0);
 	sem_init(&hurry, 0, 0);
 	interrupted = 0;
@@ -686,7 +710,7 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 	res->wall_ns = stamp() - began;
 	for (unsigned i = 0; run->workers && i < cfg->threads; i++)
 		for (unsigned k = 0; k < OP_KINDS; k++)
-			res->ops[k] += run->workers[i].done[k];
+			res->ops[k] += atomic_load(&run->workers[i].done[k]);
 	if (!run->stuck) {
 		join_threads(run);
 		if (run->target.priv)
