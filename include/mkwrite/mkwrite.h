@@ -19,6 +19,8 @@
  *     its _INIT macro), so that it can grow without breaking old programs.
  *   - Every function may be called from any thread. None may be called from a
  *     signal handler that can interrupt another call of this library.
+ *   - Signals that come while a call holds a lock are delivered when it
+ *     returns (all but those that a fault raises).
  *   - After fork() the child has neither the mappings nor a usable engine.
  */
 #ifndef MKWRITE_H

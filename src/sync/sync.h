@@ -62,8 +62,11 @@ static inline void mkw__mutex_lock(struct mkw__mutex *m)
 
 static inline void mkw__mutex_unlock(struct mkw__mutex *m)
 {
+	enum mkw__rank rank = m->rank;
+
+	/* Once it is unlocked somebody may free what it is in. */
 	mkw__os_mutex_unlock(&m->os);
-	mkw__rank_drop(m->rank);
+	mkw__rank_drop(rank);
 }
 
 /* ---- waiters ---------------------------------------------------------- */
