@@ -157,12 +157,18 @@ static void set_failure(int read, int write, uint64_t from, uint64_t to)
 	failure.to = to;
 }
 
+static void no_failure(void)
+{
+	set_failure(0, 0, 0, 0);
+	failure.resize = failure.punch = failure.flush = 0;
+}
+
 static void start(struct fixture *f, size_t pages)
 {
 	struct failing *st = calloc(1, sizeof(*st));
 	unsigned char *buf = malloc(P(pages));
 
-	memset(&failure, 0, sizeof(failure));
+	no_failure();
 	assert_int_equal(mkw_engine_open(NULL, &f->engine), 0);
 	mkw__trap_reinstall();
 	assert_int_equal(mkw__memstore_open(P(pages), &st->below), 0);
@@ -181,7 +187,7 @@ static void start(struct fixture *f, size_t pages)
 
 static void finish(struct fixture *f, size_t pages)
 {
-	memset(&failure, 0, sizeof(failure));
+	no_failure();
 	mkw__engine_verify(f->engine);
 	assert_int_equal(mkw_unmap(f->p, P(pages + 2)), 0);
 	assert_int_equal(mkw_file_close(f->file), 0);
