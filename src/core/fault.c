@@ -203,22 +203,19 @@ static int outcome(struct mkw__fault *f, int r)
 }
 
 /*
- * CONTINUE found no frame under a page that the state calls present. A clean
- * one was taken by somebody else (madvise(MADV_REMOVE) of the application): it is
- * read again. A dirty one held the only copy.
+ * CONTINUE found no frame under a page that the state calls present, and that we
+ * have locked. One that was clean was taken by somebody else (madvise(MADV_REMOVE)
+ * of the application): it is read again. A dirty one held the only copy.
  */
-static int frame_missing(struct mkw__inode *in, uint64_t idx)
+static int frame_missing(struct mkw__inode *in, uint64_t idx, bool was_clean)
 {
 	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
-	uint32_t word;
 
 	mkw__mutex_lock(&in->tree);
-	word = mkw__page_get_locked(in, idx);
-	if (PG_STATE(word) != PG_CLEAN && !MKW__TEST(policy_none))
+	if (!was_clean)
 		mkw__os_panic("the frame of dirty page %llu is gone: something outside the engine removed it",
 			      (unsigned long long)idx);
-	if (PG_STATE(word) == PG_CLEAN)
-		mkw__page_set_locked(in, idx, PG_ABSENT);
+	mkw__page_set_locked(in, idx, PG_ABSENT);
 	mkw__page_wake_locked(in, idx, &woken);
 	mkw__mutex_unlock(&in->tree);
 	mkw__waiters_wake(&woken);
@@ -230,7 +227,7 @@ static int frame_missing(struct mkw__inode *in, uint64_t idx)
  * one mapping store to it.
  */
 static int resolve_store(struct mkw__fault *f, const struct mkw__map *m,
-			 struct mkw__inode *in, uint64_t idx)
+			 struct mkw__inode *in, uint64_t idx, bool was_clean)
 {
 	uintptr_t addr = mkw__map_addr(m, idx);
 	size_t done;
@@ -244,10 +241,8 @@ static int resolve_store(struct mkw__fault *f, const struct mkw__map *m,
 		if (!r)
 			mkw__os_wake(m->mmu, addr, f->engine->page);
 	}
-	if (r == -EFAULT) {
-		frame_missing(in, idx);
-		return STEP_AGAIN;
-	}
+	if (r == -EFAULT)
+		return frame_missing(in, idx, was_clean);
 	mkw__page_unlock_run(in, idx, 1, 0);
 	return outcome(f, r);
 }
@@ -255,7 +250,7 @@ static int resolve_store(struct mkw__fault *f, const struct mkw__map *m,
 /* A load: maps the run [first, end), all locked by us and of one kind. */
 static int resolve_load(struct mkw__fault *f, const struct mkw__map *m,
 			struct mkw__inode *in, uint64_t idx, uint64_t first,
-			uint64_t end, bool writable)
+			uint64_t end, bool clean, bool writable)
 {
 	unsigned flags = writable ? 0 : MKW__PTE_WP;
 	unsigned shift = f->engine->page_shift;
@@ -277,8 +272,7 @@ static int resolve_load(struct mkw__fault *f, const struct mkw__map *m,
 	if (r == -EFAULT) {
 		mkw__page_unlock_run(in, first, idx - first, 0);
 		mkw__page_unlock_run(in, idx + 1, end - idx - 1, 0);
-		frame_missing(in, idx);
-		return STEP_AGAIN;
+		return frame_missing(in, idx, clean);
 	}
 	mkw__page_unlock_run(in, first, end - first, 0);
 	return outcome(f, r);
@@ -310,20 +304,19 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	const unsigned open = PG_BIT(PG_DIRTY) | PG_BIT(PG_WB_DIRTY);
 	uint32_t word = mkw__page_get_locked(in, idx);
 	uint64_t first = idx, end = idx + 1, from, to;
-	bool writable;
+	bool clean = PG_STATE(word) == PG_CLEAN, writable;
 	unsigned mask;
 
-	f->stale = f->write && m->writable && PG_STATE(word) == PG_CLEAN &&
-		   may_be_stale(f, in);
+	f->stale = f->write && m->writable && clean && may_be_stale(f, in);
 	if (f->write && m->writable && !f->stale) {
-		if (PG_STATE(word) == PG_CLEAN)
+		if (clean)
 			word = pg_with(word, PG_DIRTY);
 		else if (PG_STATE(word) == PG_WRITEBACK)
 			word = pg_with(word, PG_WB_DIRTY);
 		mkw__page_set_locked(in, idx, word);
 		lock_page_locked(in, idx, PG_WRITABLE);
 		mkw__mutex_unlock(&in->tree);
-		return resolve_store(f, m, in, idx);
+		return resolve_store(f, m, in, idx, clean);
 	}
 	writable = m->writable && pg_in(word, open);
 	mask = writable ? open : PG_PRESENT_MASK & ~(m->writable ? open : 0);
@@ -341,7 +334,7 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	for (uint64_t i = first; i < end; i++)
 		lock_page_locked(in, i, writable ? PG_WRITABLE : 0);
 	mkw__mutex_unlock(&in->tree);
-	return resolve_load(f, m, in, idx, first, end, writable);
+	return resolve_load(f, m, in, idx, first, end, clean, writable);
 }
 
 /* Steps 2 to 5 for a fault on page idx of mapping m; table held. */
