@@ -8,8 +8,9 @@
  * so that growing needs to touch nothing.
  *
  * st->mutex guards all of it. It is never held while a caller's buffer is
- * touched: that may be application memory, and fault. A page goes through a
- * copy in between; like a disk, the store is atomic per page and not more.
+ * touched: that may be application memory, and fault. Bytes go through a copy on
+ * the stack in between (reads are made in the fault handler, which allocates
+ * nothing); like a disk, the store is atomic per sector and not more.
  *
  * Violations of the contract in store.h (a write past the length) are panics:
  * finding them is what the store is for.
@@ -20,6 +21,7 @@
 #include "store/store.h"
 
 #define LEAF_PAGES 512u
+#define SECTOR 512u	/* divides every page size */
 
 struct leaf {
 	char *page[LEAF_PAGES];
@@ -121,10 +123,10 @@ static int grow_locked(struct memstore *m, uint64_t len)
 
 /* ---- transfers -------------------------------------------------------- */
 
-/* The bytes of [off, off + len) that lie in the page of off. */
-static size_t in_page(const struct memstore *m, uint64_t off, size_t len)
+/* The bytes of [off, off + len) that lie in the sector of off. */
+static size_t in_sector(uint64_t off, size_t len)
 {
-	size_t rest = m->page_size - off % m->page_size;
+	size_t rest = SECTOR - off % SECTOR;
 
 	return len < rest ? len : rest;
 }
@@ -133,11 +135,11 @@ static int read_memory(struct mkw__store *st, uint64_t off, void *buf,
 		       size_t len)
 {
 	struct memstore *m = memstore(st);
-	char *copy = mkw__os_zalloc(m->page_size);
-	int err = copy ? 0 : -ENOMEM;
+	char copy[SECTOR];
+	int err = 0;
 
 	while (len > 0 && !err) {
-		size_t n = in_page(m, off, len);
+		size_t n = in_sector(off, len);
 		const char *page;
 
 		mkw__os_mutex_lock(&m->mutex);
@@ -153,7 +155,6 @@ static int read_memory(struct mkw__store *st, uint64_t off, void *buf,
 		off += n;
 		len -= n;
 	}
-	mkw__os_free(copy);
 	return err;
 }
 
@@ -161,11 +162,11 @@ static int write_memory(struct mkw__store *st, uint64_t off, const void *buf,
 			size_t len)
 {
 	struct memstore *m = memstore(st);
-	char *copy = mkw__os_zalloc(m->page_size);
-	int err = copy ? 0 : -ENOMEM;
+	char copy[SECTOR];
+	int err = 0;
 
 	while (len > 0 && !err) {
-		size_t n = in_page(m, off, len);
+		size_t n = in_sector(off, len);
 		bool past;
 		char *page;
 
@@ -188,7 +189,6 @@ static int write_memory(struct mkw__store *st, uint64_t off, const void *buf,
 		off += n;
 		len -= n;
 	}
-	mkw__os_free(copy);
 	return err;
 }
 
