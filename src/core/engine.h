@@ -138,7 +138,8 @@ struct mkw__fault {
 	bool write, wp, in_thread;
 	bool single;			/* no cluster: its read failed */
 	/* Whether the store may be over; see "Stale messages" in fault.c. */
-	bool noted, suspect, sure;
+	const void *noted;		/* of which inode; to be compared only */
+	bool suspect, sure;
 	bool stale;			/* and that is how it was answered */
 	bool in_grace;			/* pager->grace has it */
 	uint64_t takes_read, takes;	/* the engine's; the inode's */
@@ -269,8 +270,11 @@ static inline uint64_t mkw__max(uint64_t a, uint64_t b)
 
 int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes);
 void mkw__pool_fini(struct mkw_engine *e);
-/* Up to want frames; how many it gave. Kicks the flusher when few are left. */
-size_t mkw__pool_frames_get(struct mkw_engine *e, size_t want);
+/*
+ * Up to want frames; how many it gave: none with yield while a fault waits. Kicks
+ * the flusher when few are left.
+ */
+size_t mkw__pool_frames_get(struct mkw_engine *e, size_t want, bool yield);
 void mkw__pool_frames_put(struct mkw_engine *e, size_t n);
 /* An empty leaf for pages from `first`, known to reclaim; NULL: there is none. */
 struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first);
@@ -345,9 +349,11 @@ struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in);
 size_t mkw__fill_window_locked(struct mkw__inode *in, uint64_t idx);
 /*
  * Makes up to max ABSENT pages from idx FILLING, with a frame each; how many.
- * 0: no frame or leaf, or idx is not ABSENT.
+ * 0: no frame or leaf, or idx is not ABSENT. yield: leaves frames that are few to
+ * the faults that wait for them, since the caller can go past the cache (G3).
  */
-size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max);
+size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max,
+			      bool yield);
 /*
  * Publishes the frames of FILLING pages from src (user: application memory,
  * else what was read, whose bytes past the file's end are zeroed). *done: pages.
@@ -438,7 +444,7 @@ void mkw__query_resident(struct mkw__inode *in, uint64_t first, size_t n,
 /* Writes in flight of one task. */
 struct mkw__wb {
 	struct mkw_engine *engine;
-	struct mkw__os_loop *loop;
+	struct mkw__os_loop *loop;	/* NULL: writes block, none in flight */
 	unsigned in_flight;
 	bool may_block;
 };

@@ -347,10 +347,12 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 	uint32_t word;
 	size_t n;
 
-	if (!f->noted) {
-		f->noted = true;
+	if (f->noted != in) {
+		/* Of another file meanwhile: what was noted says nothing. */
+		f->suspect = f->noted != NULL;
+		f->noted = in;
 		f->takes = atomic_load(&in->takes);
-		f->suspect = atomic_load(&e->takes) != f->takes_read;
+		f->suspect |= atomic_load(&e->takes) != f->takes_read;
 	}
 	if (f->ticket_state == TICKET_HELD &&
 	    (f->inode != in || idx < f->first || idx >= f->end))
@@ -379,7 +381,8 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 
 	f->buf = mkw__pool_buf_get(e);
 	n = f->buf ? mkw__fill_begin_locked(in, idx,
-					    mkw__min(f->end, pages) - idx) : 0;
+					    mkw__min(f->end, pages) - idx,
+					    false) : 0;
 	mkw__mutex_unlock(&in->tree);
 	if (!n) {
 		if (f->buf)

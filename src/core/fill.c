@@ -39,13 +39,14 @@ size_t mkw__fill_window_locked(struct mkw__inode *in, uint64_t idx)
 	return 1;
 }
 
-size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max)
+size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max,
+			      bool yield)
 {
 	size_t n = 0, got;
 
 	while (n < max && !mkw__page_get_locked(in, idx + n))
 		n++;
-	got = mkw__pool_frames_get(in->engine, n);
+	got = mkw__pool_frames_get(in->engine, n, yield);
 	for (n = 0; n < got && mkw__page_prepare_locked(in, idx + n); n++)
 		mkw__page_set_locked(in, idx + n, PG_FILLING);
 	if (n < got)
@@ -124,7 +125,8 @@ int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 
 	mkw__mutex_lock(&in->tree);
 	absent = !mkw__page_get_locked(in, idx);
-	n = mkw__fill_begin_locked(in, idx, mkw__min(max, MKW__IO_PAGES));
+	n = mkw__fill_begin_locked(in, idx, mkw__min(max, MKW__IO_PAGES),
+				   true);
 	mkw__mutex_unlock(&in->tree);
 	if (!n) {
 		mkw__pool_buf_put(e, buf);

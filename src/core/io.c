@@ -127,9 +127,12 @@ static ssize_t buffered_read(struct mkw__inode *in, unsigned char *buf,
 			r = copy_out(in, mkw__os_at(buf, pos - off), pos, n);
 		} else {
 			uint64_t idx = mkw__page_of(e, pos);
+			uint64_t pages = mkw__pages_up(e, p.end) - idx;
 
-			r = mkw__fill_sync(in, idx,
-					   mkw__pages_up(e, p.end) - idx);
+			r = mkw__fill_sync(in, idx, pages);
+			/* What lies before a bad page can be had. */
+			if (r < 0 && r != -ENOBUFS && pages > 1)
+				r = mkw__fill_sync(in, idx, 1);
 			if (r >= 0)
 				continue;
 			if (r == -ENOBUFS)
@@ -231,7 +234,7 @@ static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 	mkw__mutex_lock(&in->tree);
 	absent = !mkw__page_get_locked(in, idx);
 	n = mkw__fill_begin_locked(in, idx, mkw__min(*len >> e->page_shift,
-						     MKW__IO_PAGES));
+						     MKW__IO_PAGES), true);
 	mkw__mutex_unlock(&in->tree);
 	if (n)
 		r = mkw__fill_publish(in, idx, n, src, &done);

@@ -114,13 +114,15 @@ void mkw__pool_poke(struct mkw_engine *e)
 
 /* ---- frames ----------------------------------------------------------- */
 
-size_t mkw__pool_frames_get(struct mkw_engine *e, size_t want)
+size_t mkw__pool_frames_get(struct mkw_engine *e, size_t want, bool yield)
 {
 	struct mkw__pool *p = &e->pool;
 	bool low;
 
 	mkw__mutex_lock(&p->mutex);
 	want = mkw__min(want, p->frames_max - p->frames_used);
+	if (yield && !TAILQ_EMPTY(&p->waiters))
+		want = 0;
 	p->frames_used += want;
 	low = p->frames_max - p->frames_used < p->low;
 	mkw__mutex_unlock(&p->mutex);

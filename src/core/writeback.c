@@ -164,10 +164,13 @@ static void submit(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 	wb->in_flight++;
 	mkw__count(&e->count.writebacks, 1);
 	mkw__count(&e->count.writeback_pages, n);
-	if (w->io.len)
-		in->store->ops->submit(in->store, wb->loop, &w->io);
-	else	/* Truncated meanwhile: only where faults take no lock. */
+	if (!w->io.len)		/* truncated: only where faults take no lock */
 		write_done(&w->io, 0);
+	else if (wb->loop)
+		in->store->ops->submit(in->store, wb->loop, &w->io);
+	else
+		write_done(&w->io, in->store->ops->write(in->store, off,
+							 buf->mem, w->io.len));
 }
 
 /* Finds the next page to write at or after idx, waiting where that is asked. */
@@ -252,15 +255,16 @@ int mkw__wb_inode(struct mkw__inode *in)
 	uint64_t seq, idx = 0;
 	int r;
 
-	r = mkw__os_loop_create(MKW__BUFFERS, &wb.loop);
-	if (r)
-		return r;
+	/* No descriptor left, say: one write after the other, then. */
+	if (mkw__os_loop_create(MKW__BUFFERS, &wb.loop))
+		wb.loop = NULL;
 	mkw__mutex_lock(&in->tree);
 	seq = in->wb_error_seq;
 	mkw__mutex_unlock(&in->tree);
 	mkw__wb_range(&wb, in, 0, UINT64_MAX);
 	mkw__wb_drain(&wb);
-	mkw__os_loop_destroy(wb.loop);
+	if (wb.loop)
+		mkw__os_loop_destroy(wb.loop);
 
 	/* Writes that others had begun. */
 	mkw__mutex_lock(&in->tree);

@@ -7,6 +7,7 @@
  * (Linux 6.6); skipped (77) without.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -251,6 +253,52 @@ static void test_fill_error(void **state)
 	finish(&f, 8);
 }
 
+/* A read gives what lies before the page that cannot be read. */
+static void test_short_read(void **state)
+{
+	unsigned char *buf = malloc(P(8));
+	struct fixture f;
+
+	(void)state;
+	start(&f, 8);
+	set_failure(-EIO, 0, P(5), P(6));
+	assert_int_equal(mkw_pread(f.file, buf, P(8), 0, 0), P(5));
+	assert_int_equal(buf[P(5) - 1], 5);
+	assert_int_equal(mkw_pread(f.file, buf, P(3), P(5), 0), -EIO);
+	assert_int_equal(mkw_pread(f.file, buf, P(2), P(6), 0), P(2));
+	free(buf);
+	finish(&f, 8);
+}
+
+/* Closing with no descriptor left writes what is dirty all the same. */
+static void test_no_descriptors(void **state)
+{
+	struct rlimit had, none;
+	struct mkw_file *again;
+	unsigned char got;
+	struct fixture f;
+	char path[] = "mkw-test-errors-XXXXXX";
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)P(2)), 0);
+	start(&f, 8);
+	assert_int_equal(mkw_file_open(f.engine, path, O_RDWR, 0, &again), 0);
+	assert_int_equal(mkw_pwrite(again, "x", 1, 100, 0), 1);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &had), 0);
+	none = had;
+	none.rlim_cur = 0;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(mkw_file_close(again), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &had), 0);
+	assert_int_equal(pread(fd, &got, 1, 100), 1);
+	assert_int_equal(got, 'x');
+	close(fd);
+	unlink(path);
+	finish(&f, 8);
+}
+
 /* What makes the page readable lifts the error: each way of doing so. */
 static void test_recovery(void **state)
 {
@@ -390,6 +438,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fill_error),
+		cmocka_unit_test(test_short_read),
+		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_recovery),
 		cmocka_unit_test(test_writeback_error),
 		cmocka_unit_test(test_failed_take),
