@@ -95,6 +95,14 @@ struct mkw__os_loop {
 
 static _Atomic bool no_uring;
 
+/*
+ * Open rings. A ring's memory is unmapped and mapped by calls that a race detector
+ * does not see, so to it one ring may lie where another task's has been: a close
+ * releases this count and an open acquires it, which is the order that the kernel
+ * gives them.
+ */
+static _Atomic unsigned rings;
+
 void mkw__os_loop_no_uring(bool on)
 {
 	atomic_store(&no_uring, on);
@@ -210,7 +218,14 @@ static bool ring_open(struct mkw__os_loop *l)
 				strerror(-err));
 		return false;
 	}
+	atomic_fetch_add_explicit(&rings, 1, memory_order_acquire);
 	return true;
+}
+
+static void ring_close(struct mkw__os_loop *l)
+{
+	atomic_fetch_sub_explicit(&rings, 1, memory_order_release);
+	io_uring_queue_exit(&l->ring);
 }
 
 /* A free entry; there are as many as can be in flight. */
@@ -436,7 +451,7 @@ out_free:
 void mkw__os_loop_destroy(struct mkw__os_loop *l)
 {
 	if (l->uring)
-		io_uring_queue_exit(&l->ring);
+		ring_close(l);
 	close(l->kick_fd);
 	free(l->queue);
 	free(l);
