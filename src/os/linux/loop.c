@@ -300,18 +300,6 @@ static void ring_complete(struct mkw__os_loop *l,
 	}
 }
 
-/* Takes the next completion out of the ring; false: there is none. */
-static bool ring_next(struct mkw__os_loop *l, struct io_uring_cqe *copy)
-{
-	struct io_uring_cqe *cqe;
-
-	if (io_uring_peek_cqe(&l->ring, &cqe))
-		return false;
-	memcpy(copy, cqe, sizeof(*copy));
-	io_uring_cqe_seen(&l->ring, cqe);
-	return true;
-}
-
 /* Submits, sleeps, and runs what completed. */
 static void ring_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 {
@@ -319,7 +307,7 @@ static void ring_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 		.tv_sec = (long long)(timeout_ns / 1000000000u),
 		.tv_nsec = (long long)(timeout_ns % 1000000000u),
 	};
-	struct io_uring_cqe *cqe, copy;
+	struct io_uring_cqe *cqe;
 	int err;
 
 	if (timeout_ns == 0)
@@ -341,8 +329,12 @@ static void ring_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 	 * queue the same transfer again; none that this call did not find.
 	 */
 	for (unsigned n = io_uring_cq_ready(&l->ring);
-	     n > 0 && ring_next(l, &copy); n--)
+	     n > 0 && !io_uring_peek_cqe(&l->ring, &cqe); n--) {
+		struct io_uring_cqe copy = *cqe;
+
+		io_uring_cqe_seen(&l->ring, cqe);
 		ring_complete(l, &copy);
+	}
 }
 
 /* ---- without a ring --------------------------------------------------- */
