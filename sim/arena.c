@@ -138,12 +138,13 @@ void *mkw__os_zalloc(size_t len)
 
 void mkw__os_free(void *p)
 {
-	struct block *b = (struct block *)p - 1;
 	struct free_block *f = p;
+	struct block *b;
 	size_t len;
 
 	if (!p)
 		return;
+	b = (struct block *)p - 1;
 	len = b->len;
 	if (!len)
 		sim_violation("memory block %llu is freed twice",
