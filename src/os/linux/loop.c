@@ -122,13 +122,15 @@ static void enqueue(struct mkw__os_loop *l, struct mkw__os_io *io, int res,
 			(struct entry){ io, res, post };
 		l->count++;
 	}
+	/* Under the mutex: once the owner has the entry it may be through with
+	 * the loop, and destroy it. */
+	if (!full && atomic_load_explicit(&l->owner, memory_order_relaxed) !=
+			     mkw__os_self())
+		mkw__os_loop_kick(l);
 	mkw__os_mutex_unlock(&l->mutex);
 	if (full)
 		mkw__os_panic("more than %u transfers in flight on one loop",
 			      l->depth);
-	if (atomic_load_explicit(&l->owner, memory_order_relaxed) !=
-	    mkw__os_self())
-		mkw__os_loop_kick(l);
 }
 
 static bool dequeue(struct mkw__os_loop *l, struct entry *e)
