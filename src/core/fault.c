@@ -44,7 +44,9 @@
  * Grace for losers. An access that was let through may lose its page again before
  * it runs, to a punch or to reclaim, any number of times. So a page that faults
  * again and again within a short time has its ticket kept, too: nobody can take it
- * away for that moment (G3). Only the pager does so: in its own thread an access
+ * away for that moment (G3). And it goes ahead of those who wait for its page: an
+ * access across a page border needs two, and the second page's fault would else
+ * stand behind who waits for the first's grace to end. Only the pager does so: in its own thread an access
  * follows its fault at once.
  *
  * Lock discipline: the table of mappings is held shared from the look-up until
@@ -138,9 +140,14 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	if (!rl || mkw__range_trylock_ticket(rl, &f->ticket, first << shift,
 					     end << shift, false))
 		return true;
-	/* Somebody is busy with part of it: stand in line for the page alone. */
 	f->first = idx;
 	f->end = idx + 1;
+	/* An access may need two pages: one's grace must serve for both. */
+	if (f->losses >= LOSSES_MAX &&
+	    mkw__range_trylock_ahead(rl, &f->ticket, idx << shift,
+				     (idx + 1) << shift, false))
+		return true;
+	/* Somebody is busy with part of it: stand in line for the page alone. */
 	f->parked = true;
 	f->ticket_state = TICKET_WAITS;
 	mkw__count(&f->engine->count.parks, 1);

@@ -27,7 +27,7 @@
 /* How long a woken store may take to come again. */
 #define GRACE_NS 500000u
 /* Faults on one page with less than this between them are losses of it. */
-#define LOSS_NS 1000000u
+#define LOSS_NS 5000000u
 
 static struct mkw__fault_list *bucket(struct mkw__pager *p, uintptr_t addr,
 				      unsigned shift)

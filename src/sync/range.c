@@ -6,7 +6,8 @@
  * wait. A new request is granted when it conflicts with none of either; a
  * waiting one when it conflicts with none held and none that waits before it.
  * So a queue that is looked at from its head after every release grants exactly
- * what FIFO order among overlapping requests allows.
+ * what FIFO order among overlapping requests allows. (A request that went ahead
+ * of a waiting one is held, like those that came before it.)
  *
  * The lists are as long as there are tasks and parked faults on the file, which
  * is why they are lists and not trees.
@@ -94,6 +95,21 @@ bool mkw__range_trylock_ticket(struct mkw__range_lock *rl,
 	request_init(req, start, end, exclusive);
 	mkw__os_mutex_lock(&rl->mutex);
 	now = request_locked(rl, req, false);
+	mkw__os_mutex_unlock(&rl->mutex);
+	return now;
+}
+
+bool mkw__range_trylock_ahead(struct mkw__range_lock *rl,
+			      struct mkw__range_req *req, uint64_t start,
+			      uint64_t end, bool exclusive)
+{
+	bool now;
+
+	request_init(req, start, end, exclusive);
+	mkw__os_mutex_lock(&rl->mutex);
+	now = !blocked_by(&rl->held, req, NULL);
+	if (now)
+		TAILQ_INSERT_TAIL(&rl->held, req, link);
 	mkw__os_mutex_unlock(&rl->mutex);
 	return now;
 }

@@ -154,6 +154,13 @@ bool mkw__range_enqueue(struct mkw__range_lock *rl, struct mkw__range_req *req,
 bool mkw__range_trylock_ticket(struct mkw__range_lock *rl,
 			       struct mkw__range_req *req, uint64_t start,
 			       uint64_t end, bool exclusive);
+/*
+ * The same, passing those who only wait: for the few requests that are owed it
+ * (the grace of losers, core/fault.c), each a short delay to who is passed.
+ */
+bool mkw__range_trylock_ahead(struct mkw__range_lock *rl,
+			      struct mkw__range_req *req, uint64_t start,
+			      uint64_t end, bool exclusive);
 void mkw__range_unlock_ticket(struct mkw__range_lock *rl,
 			      struct mkw__range_req *req);
 

@@ -88,6 +88,25 @@ static void test_fifo(void **state)
 	mkw__range_unlock_ticket(rl, &far);
 }
 
+/* Going ahead passes those who wait, never those who hold. */
+static void test_ahead(void **state)
+{
+	struct mkw__range_lock *rl = *state;
+	struct mkw__range_req r, w, ahead, other;
+
+	assert_true(ask(rl, &r, 0, 10, false));
+	assert_false(ask(rl, &w, 0, 20, true));
+	assert_false(mkw__range_trylock_ticket(rl, &ahead, 15, 16, false));
+	assert_true(mkw__range_trylock_ahead(rl, &ahead, 15, 16, false));
+	assert_false(mkw__range_trylock_ahead(rl, &other, 5, 6, true));
+	mkw__range_unlock_ticket(rl, &r);
+	assert_int_equal(granted, 0);
+	mkw__range_unlock_ticket(rl, &ahead);
+	assert_int_equal(granted, 1);
+	assert_ptr_equal(order[0], &w);
+	mkw__range_unlock_ticket(rl, &w);
+}
+
 /* One release grants everyone whom nothing else keeps. */
 static void test_grants_many(void **state)
 {
@@ -323,6 +342,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_shared_and_exclusive, setup),
 		cmocka_unit_test_setup(test_fifo, setup),
+		cmocka_unit_test_setup(test_ahead, setup),
 		cmocka_unit_test_setup(test_grants_many, setup),
 		cmocka_unit_test_setup(test_to_infinity, setup),
 		cmocka_unit_test_setup(test_model, setup),
