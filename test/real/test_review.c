@@ -380,9 +380,11 @@ static unsigned char *map(struct mkw_file *file, size_t len)
  */
 static unsigned char *map_low(struct mkw_file *file, size_t len)
 {
+	static size_t number;
 	uintptr_t hint = ((uintptr_t)&page - ((uintptr_t)1 << 30)) & -P(1);
 	void *p;
 
+	hint -= P(16) * number++;
 	assert_int_equal(mkw_map(file, (void *)hint, len,
 				 PROT_READ | PROT_WRITE, way->map_flags, 0,
 				 &p), 0);
@@ -763,7 +765,7 @@ static void test_syncs_wait_without_buffers(void **state)
  */
 static void test_fault_waits_for_a_sync(void **state)
 {
-	enum { FRAMES = 8, PASSES_MAX = 8 };
+	enum { FRAMES = 8, PASSES_MAX = 4, WATCH_NS = 50000000 };
 	struct mkw_engine *e;
 	uint64_t since, seen, end;
 	struct task sync, loader;
@@ -790,11 +792,12 @@ static void test_fault_waits_for_a_sync(void **state)
 	UNTIL(dirty_since(file->inode) != since);
 	/* It does so again only when somebody calls it. */
 	since = dirty_since(file->inode);
-	end = mkw__os_now_ns() + 20000000;
-	while (mkw__os_now_ns() < end) {
+	end = mkw__os_now_ns() + WATCH_NS;
+	while (mkw__os_now_ns() < end && passes <= PASSES_MAX) {
 		seen = dirty_since(file->inode);
 		passes += seen != since;
 		since = seen;
+		sched_yield();
 	}
 	assert_in_range(passes, 0, PASSES_MAX);
 	assert_false(loader.ended);
@@ -919,60 +922,60 @@ static void test_flush_error_for_all(void **state)
 
 /* ---- ends ------------------------------------------------------------- */
 
-#define ENDS 50
+#define ENDS 100
+#define ENDS_NS 1500000000u	/* where they take long */
+#define ENDS_PAGES 8
 
-struct whole {
-	struct mkw_engine *engine;
-	struct mkw_file *file;
-	unsigned char *p;
+struct accesses {
+	_Atomic(unsigned char *) p;
+	_Atomic bool stop;
 };
 
-static void end_all(void *arg)
+static void loads_task(void *arg)
 {
-	struct whole *w = arg;
+	const struct sched_param none = { 0 };
+	struct accesses *a = arg;
+	unsigned char *p;
 
-	MUST(!mkw_unmap(w->p, page));
-	MUST(!mkw_file_close(w->file));
-	MUST(!mkw_engine_close(w->engine));
-}
-
-static bool is_dead(struct mkw__inode *in)
-{
-	bool dead;
-
-	mkw__mutex_lock(&in->engine->pool.mutex);
-	dead = in->dead;
-	mkw__mutex_unlock(&in->engine->pool.mutex);
-	return dead;
+	/* Easily interrupted, anywhere, and for long. */
+	MUST(!sched_setscheduler(0, SCHED_IDLE, &none));
+	while (!a->stop) {
+		p = a->p;
+		for (int i = 0; p && i < ENDS_PAGES && !try_load(p + P(i)); i++)
+			;
+	}
 }
 
 /*
- * A fault that its own thread serves is reading while mapping, file and engine
- * are ended: they wait for it, and it touches nothing after. (What it would
- * touch an address sanitizer sees best.)
+ * Faults that their own threads serve race with the end of mapping, file and
+ * engine: these wait for whoever is at work, who touches nothing after. (What he
+ * would touch an address sanitizer sees best.)
  */
-static void test_engine_outlives_its_fault(void **state)
+static void test_engine_outlives_its_faults(void **state)
 {
-	struct task loader, ender;
-	struct mkw__inode *in;
+	uint64_t end = mkw__os_now_ns() + ENDS_NS;
+	struct accesses a = { .p = NULL };
+	struct task loader[3];
+	struct mkw_engine *e;
+	struct mkw_file *file;
 	struct hooked *h;
-	struct whole w;
 
 	(void)state;
-	for (int round = 0; round < ENDS; round++) {
-		w.engine = open_engine();
-		w.file = open_file(w.engine, page, 1, &h);
-		w.p = map(w.file, page);
-		in = w.file->inode;
-		on_next(h, OP_READ, stop_here, NULL);
-		task_start(&loader, load_task, w.p);
-		sleep_for(&h->stopped, "the fill");
-		task_start(&ender, end_all, &w);
-		UNTIL(is_dead(in));
-		sem_post(&h->go);
-		task_join(&loader, "the load");
-		task_join(&ender, "the end of the engine");
+	for (int i = 0; i < 3; i++)
+		task_start(&loader[i], loads_task, &a);
+	for (int round = 0; round < ENDS && mkw__os_now_ns() < end; round++) {
+		e = open_engine();
+		file = open_file(e, P(ENDS_PAGES), 0, &h);
+		a.p = map_low(file, P(ENDS_PAGES));
+		UNTIL(stats(e).faults);
+		assert_int_equal(mkw_unmap(a.p, P(ENDS_PAGES)), 0);
+		assert_int_equal(mkw_file_close(file), 0);
+		assert_int_equal(mkw_engine_close(e), 0);
+		a.p = NULL;
 	}
+	a.stop = true;
+	for (int i = 0; i < 3; i++)
+		task_join(&loader[i], "loads");
 }
 
 /* ---- starvation ------------------------------------------------------- */
@@ -982,14 +985,15 @@ static void test_engine_outlives_its_fault(void **state)
 
 struct puncher {
 	struct mkw_file *file;
-	_Atomic bool *stop;
+	_Atomic bool stop;
+	_Atomic uint64_t punches;
 };
 
 static void punch_task(void *arg)
 {
 	struct puncher *c = arg;
 
-	while (!*c->stop)
+	for (; !c->stop; c->punches++)
 		MUST(!mkw_fallocate(c->file,
 				    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				    0, page));
@@ -999,25 +1003,27 @@ static void punch_task(void *arg)
 static void test_loads_among_punches(void **state)
 {
 	struct mkw_engine *e = open_engine();
-	_Atomic bool stop = false;
-	uint64_t faults, most = 0;
+	uint64_t faults, punches, most = 0;
 	struct task puncher[2];
 	struct puncher c;
 	struct hooked *h;
 	unsigned char *p;
 
 	(void)state;
-	c = (struct puncher){ .file = open_file(e, P(4), 0, &h), .stop = &stop };
+	c = (struct puncher){ .file = open_file(e, P(4), 0, &h) };
 	p = map(c.file, P(4));
 	for (int i = 0; i < 2; i++)
 		task_start(&puncher[i], punch_task, &c);
 	for (int i = 0; i < LOADS; i++) {
+		/* A whole one since the last load, whoever's. */
+		punches = c.punches;
+		UNTIL(c.punches > punches + 2);
 		faults = stats(e).faults;
 		assert_int_equal(*(volatile unsigned char *)p, 0);
 		faults = stats(e).faults - faults;
 		most = faults > most ? faults : most;
 	}
-	stop = true;
+	c.stop = true;
 	for (int i = 0; i < 2; i++)
 		task_join(&puncher[i], "a punch");
 	assert_in_range(most, 0, FAULTS_MAX);
@@ -1050,7 +1056,7 @@ static int run_pager(const char *name)
 static int run_inline(const char *name)
 {
 	const struct CMUnitTest tests[] = {
-		COMMON, T(test_engine_outlives_its_fault)
+		COMMON, T(test_engine_outlives_its_faults)
 	};
 
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
