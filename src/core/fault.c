@@ -46,8 +46,9 @@
  * again and again within a short time has its ticket kept, too: nobody can take it
  * away for that moment (G3). And it goes ahead of those who wait for its page: an
  * access across a page border needs two, and the second page's fault would else
- * stand behind who waits for the first's grace to end. Only the pager does so: in its own thread an access
- * follows its fault at once.
+ * stand behind who waits for the first's grace to end. Only the pager does so:
+ * in its own thread an access to one page follows its fault at once. (One that needs
+ * two pages does not, and is not bounded there: doc/DESIGN.md, G3.)
  *
  * Lock discipline: the table of mappings is held shared from the look-up until
  * the page-table call has returned, so that the address stays the mapping's.
