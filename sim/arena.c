@@ -14,6 +14,7 @@
  * Reserved regions are only cleaned where they were touched: mincore() knows.
  */
 #include "sim/machine.h"
+#include "sim/sanitize.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,15 +22,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SIM_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIM_ASAN 1
-#endif
-#endif
 #ifdef SIM_ASAN
-#include <sanitizer/asan_interface.h>
 #define REUSE 0
 #define GAP 16		/* stays poisoned, so that overruns are seen */
 #else

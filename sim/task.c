@@ -22,29 +22,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "sim/sanitize.h"
 #include "sim/switch.h"
 #include "sync/sync.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SIM_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIM_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define SIM_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define SIM_TSAN 1
-#endif
-#ifdef SIM_ASAN
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef SIM_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
 
 #if defined(SIM_ASAN) || defined(SIM_TSAN)
 #define STACK_SIZE ((size_t)1 << 20)

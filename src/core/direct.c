@@ -73,22 +73,6 @@ ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 	return done ? (ssize_t)done : r;
 }
 
-/* Every present page of the range becomes DIRTY: store and frame may differ. */
-static void dirty_range(struct mkw__inode *in, uint64_t off, size_t len)
-{
-	struct mkw_engine *e = in->engine;
-	uint64_t idx = mkw__page_of(e, off), end = mkw__pages_up(e, off + len);
-
-	mkw__mutex_lock(&in->tree);
-	while ((idx = mkw__page_next_locked(in, idx, end, PG_BIT(PG_CLEAN))) <
-	       end) {
-		uint32_t word = mkw__page_get_locked(in, idx);
-
-		mkw__page_set_locked(in, idx, pg_with(word, PG_DIRTY));
-	}
-	mkw__mutex_unlock(&in->tree);
-}
-
 /* Locks a run of present pages; faults are kept out, so only mappings move. */
 static void lock_run(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
@@ -127,7 +111,7 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 		goto out;
 	r = in->store->ops->write(in->store, pos, buf->mem, len);
 	if (r) {
-		dirty_range(in, pos, len);
+		mkw__page_dirty_range(in, first, end);
 	} else if (!MKW__MUTANT(DIRECT_LEAVES_FRAMES)) {
 		lock_run(in, first, end);
 		mkw__os_frames_write(in->frames, pos, buf->mem, len);
@@ -151,22 +135,17 @@ static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 	return r;
 }
 
-ssize_t mkw__direct_write(struct mkw__inode *in, struct mkw__excl *x,
-			  const void *buf, size_t len, uint64_t off,
-			  unsigned flags)
+ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
+			  uint64_t off, unsigned flags)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t end = off + len;
 	size_t done = 0, n;
 	int r = 0;
 
-	(void)x;
 	if (flags & MKW_NOWAIT)
 		return -EAGAIN;		/* the device is always waited for */
-	if (!MKW__MUTANT(R4_NO_WAIT))
-		mkw__page_wait(in, mkw__page_of(e, off), mkw__pages_up(e, end),
-			       PG_BIT(PG_FILLING) | PG_BIT(PG_WRITEBACK) |
-				       PG_BIT(PG_WB_DIRTY));
+	mkw__page_wait(in, mkw__page_of(e, off), mkw__pages_up(e, end));
 	if (MKW__MUTANT(DIRECT_DROPS_FRAMES))
 		mkw__hole_drop(in, mkw__page_of(e, off),
 			       mkw__pages_up(e, end));

@@ -256,6 +256,10 @@ static inline uint64_t mkw__pages_up(const struct mkw_engine *e, uint64_t off)
 	return (off + e->page - 1) >> e->page_shift;
 }
 
+/* The structure of which *ptr is the named member. */
+#define MKW__CONTAINER(ptr, type, member) \
+	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
 static inline uint64_t mkw__min(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
@@ -363,9 +367,6 @@ int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
 		      const void *src, size_t *done);
 void mkw__fill_zero_tail(struct mkw__inode *in, uint64_t idx, size_t n,
 			 unsigned char *mem);
-/* FILLING pages become `state` (CLEAN, DIRTY, ABSENT), with bits. */
-void mkw__fill_end(struct mkw__inode *in, uint64_t idx, size_t n,
-		   enum mkw__page_state state, uint32_t bits);
 /*
  * Reads up to max absent pages from idx in the calling task, which holds the
  * iolock over them. The number of pages, 0 when they are not absent any more,
@@ -399,9 +400,8 @@ ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
 /* Under the caller's lock: the part that differs with MKW_DIRECT. */
 ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 			 uint64_t off, unsigned flags);
-ssize_t mkw__direct_write(struct mkw__inode *in, struct mkw__excl *x,
-			  const void *buf, size_t len, uint64_t off,
-			  unsigned flags);
+ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
+			  uint64_t off, unsigned flags);
 /* The same through a private copy where the buffer is in a mapping (R0). */
 ssize_t mkw__ubuf_read(struct mkw__inode *in, void *buf, size_t len,
 		       uint64_t off, unsigned flags);

@@ -80,8 +80,7 @@ static uint64_t page_base(const struct mkw__fault *f)
 
 static void ticket_granted(struct mkw__range_req *req)
 {
-	struct mkw__fault *f = (struct mkw__fault *)(void *)
-		((char *)req - offsetof(struct mkw__fault, ticket));
+	struct mkw__fault *f = MKW__CONTAINER(req, struct mkw__fault, ticket);
 
 	f->ticket_state = TICKET_HELD;
 	f->resume(f);
@@ -163,8 +162,7 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 
 static void park_woken(struct mkw__waiter *w)
 {
-	struct mkw__fault *f = (struct mkw__fault *)(void *)
-		((char *)w - offsetof(struct mkw__fault, waiter));
+	struct mkw__fault *f = MKW__CONTAINER(w, struct mkw__fault, waiter);
 
 	f->resume(f);
 }
@@ -217,16 +215,10 @@ static int outcome(struct mkw__fault *f, int r)
  */
 static int frame_missing(struct mkw__inode *in, uint64_t idx, bool was_clean)
 {
-	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
-
-	mkw__mutex_lock(&in->tree);
 	if (!was_clean)
 		mkw__os_panic("the frame of dirty page %llu is gone: something outside the engine removed it",
 			      (unsigned long long)idx);
-	mkw__page_set_locked(in, idx, PG_ABSENT);
-	mkw__page_wake_locked(in, idx, &woken);
-	mkw__mutex_unlock(&in->tree);
-	mkw__waiters_wake(&woken);
+	mkw__page_end_run(in, idx, 1, PG_ABSENT);
 	return STEP_AGAIN;
 }
 
@@ -317,11 +309,7 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 
 	f->stale = f->write && m->writable && clean && may_be_stale(f, in);
 	if (f->write && m->writable && !f->stale) {
-		if (clean)
-			word = pg_with(word, PG_DIRTY);
-		else if (PG_STATE(word) == PG_WRITEBACK)
-			word = pg_with(word, PG_WB_DIRTY);
-		mkw__page_set_locked(in, idx, word);
+		mkw__page_set_locked(in, idx, pg_stored(word));
 		lock_page_locked(in, idx, PG_WRITABLE);
 		mkw__mutex_unlock(&in->tree);
 		return resolve_store(f, m, in, idx, clean);
@@ -524,9 +512,10 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 		mkw__count(&e->count.fill_errors, 1);
 	if (failed && n == 1 && !f->in_thread)
 		poison(f);
-	mkw__fill_end(in, idx, mapped, PG_CLEAN, PG_MAPPED);
-	mkw__fill_end(in, idx + mapped, done, PG_CLEAN, 0);
-	mkw__fill_end(in, idx + mapped + done, n - mapped - done, PG_ABSENT, 0);
+	mkw__page_end_run(in, idx, mapped, PG_CLEAN | PG_MAPPED);
+	mkw__page_end_run(in, idx + mapped, done, PG_CLEAN);
+	mkw__page_end_run(in, idx + mapped + done, n - mapped - done,
+			  PG_ABSENT);
 	mkw__pool_buf_put(e, f->buf);
 	f->buf = NULL;
 	if (failed && n == 1)
@@ -544,8 +533,7 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 
 static void fill_done(struct mkw__os_io *io, int res)
 {
-	struct mkw__fault *f = (struct mkw__fault *)(void *)
-		((char *)io - offsetof(struct mkw__fault, io));
+	struct mkw__fault *f = MKW__CONTAINER(io, struct mkw__fault, io);
 
 	mkw__pager_finish(f, filled(f, res));
 }

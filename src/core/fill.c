@@ -5,11 +5,11 @@
  *   mkw__fill_begin_locked()  ABSENT -> FILLING, a frame taken from the pool
  *   (the bytes are read into a buffer of ours, or are the caller's own)
  *   mkw__fill_publish()       frames appear, each in one step
- *   mkw__fill_end()           FILLING -> CLEAN, DIRTY or, after a failure, ABSENT
+ *   mkw__page_end_run()       FILLING -> CLEAN, DIRTY or, after a failure, ABSENT
  *
  * A FILLING page belongs to whoever fills it. Others wait for the page, or read
  * the store past it. It begins under the fault lock or under the iolock (R6), and
- * that lock is held until fill_end: so no operation that takes data away can come
+ * that lock is held until the end: so no operation that takes data away can come
  * between the read and the publication.
  */
 #include <errno.h>
@@ -101,20 +101,6 @@ int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
 	return r;
 }
 
-void mkw__fill_end(struct mkw__inode *in, uint64_t idx, size_t n,
-		   enum mkw__page_state state, uint32_t bits)
-{
-	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
-
-	mkw__mutex_lock(&in->tree);
-	for (size_t i = 0; i < n; i++) {
-		mkw__page_set_locked(in, idx + i, state | bits);
-		mkw__page_wake_locked(in, idx + i, &woken);
-	}
-	mkw__mutex_unlock(&in->tree);
-	mkw__waiters_wake(&woken);
-}
-
 int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 {
 	struct mkw_engine *e = in->engine;
@@ -142,8 +128,8 @@ int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 	}
 	if (r)
 		mkw__count(&e->count.fill_errors, 1);
-	mkw__fill_end(in, idx, done, PG_CLEAN, 0);
-	mkw__fill_end(in, idx + done, n - done, PG_ABSENT, 0);
+	mkw__page_end_run(in, idx, done, PG_CLEAN);
+	mkw__page_end_run(in, idx + done, n - done, PG_ABSENT);
 	mkw__pool_buf_put(e, buf);
 	return done ? (int)done : r;
 }

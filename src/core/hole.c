@@ -75,29 +75,18 @@ void mkw__hole_drop(struct mkw__inode *in, uint64_t first, uint64_t end)
 	size_t n;
 
 	while ((n = lock_run(in, &idx, end))) {
-		struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
-		int r = 0;
+		int r;
 
-		if (!MKW__MUTANT(PUNCH_LEAVES_FRAMES))
-			r = mkw__os_frames_drop(in->frames,
-						idx << e->page_shift,
-						n << e->page_shift);
+		if (MKW__MUTANT(PUNCH_LEAVES_FRAMES)) {
+			mkw__page_unlock_run(in, idx, n, 0);
+			idx += n;
+			continue;
+		}
+		r = mkw__os_frames_drop(in->frames, idx << e->page_shift,
+					n << e->page_shift);
 		if (r)
 			mkw__os_panic("frames cannot be dropped: error %d", -r);
-		mkw__mutex_lock(&in->tree);
-		for (size_t i = 0; i < n; i++) {
-			uint32_t word = mkw__page_get_locked(in, idx + i);
-
-			/* A device write that R4 should have waited for. */
-			if (MKW__MUTANT(PUNCH_LEAVES_FRAMES))
-				word &= ~PG_LOCKED;
-			else
-				word = PG_ABSENT;
-			mkw__page_set_locked(in, idx + i, word);
-			mkw__page_wake_locked(in, idx + i, &woken);
-		}
-		mkw__mutex_unlock(&in->tree);
-		mkw__waiters_wake(&woken);
+		mkw__page_end_run(in, idx, n, PG_ABSENT);
 		idx += n;
 	}
 	/* Poison outlives a punch of the frames. */
@@ -133,29 +122,16 @@ static int take_locked(struct mkw__inode *in, uint64_t off, uint64_t end,
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t first = mkw__page_of(e, off), stop = mkw__pages_up(e, end);
-	uint64_t idx;
 	int r;
 
-	if (!MKW__MUTANT(R4_NO_WAIT))
-		mkw__page_wait(in, first, stop,
-			       PG_BIT(PG_FILLING) | PG_BIT(PG_WRITEBACK) |
-				       PG_BIT(PG_WB_DIRTY));
+	mkw__page_wait(in, first, stop);
 	r = op(in->store, off, end - off);
 	if (!r) {
 		drop_bytes(in, off, end);
 		return 0;
 	}
-	if (r == -EOPNOTSUPP)
-		return r;
-	mkw__mutex_lock(&in->tree);
-	idx = first;
-	while ((idx = mkw__page_next_locked(in, idx, stop, PG_BIT(PG_CLEAN))) <
-	       stop) {
-		uint32_t word = mkw__page_get_locked(in, idx);
-
-		mkw__page_set_locked(in, idx, pg_with(word, PG_DIRTY));
-	}
-	mkw__mutex_unlock(&in->tree);
+	if (r != -EOPNOTSUPP)
+		mkw__page_dirty_range(in, first, stop);
 	return r;
 }
 

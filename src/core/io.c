@@ -197,10 +197,8 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 		word = mkw__page_get_locked(in, idx);
 		if (!pg_in(word, PG_PRESENT_MASK) || (word & PG_LOCKED))
 			break;
-		if (PG_STATE(word) == PG_CLEAN && !MKW__MUTANT(WRITE_SKIPS_DIRTY))
-			word = pg_with(word, PG_DIRTY);
-		else if (PG_STATE(word) == PG_WRITEBACK)
-			word = pg_with(word, PG_WB_DIRTY);
+		if (!MKW__MUTANT(WRITE_SKIPS_DIRTY))
+			word = pg_stored(word);
 		mkw__page_set_locked(in, idx, word | PG_LOCKED);
 	}
 	mkw__mutex_unlock(&in->tree);
@@ -241,9 +239,9 @@ static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 	else if (absent)
 		r = -ENOBUFS;
 	mkw__ubuf_end(&u);
-	mkw__fill_end(in, idx, done,
-		      MKW__MUTANT(WRITE_SKIPS_DIRTY) ? PG_CLEAN : PG_DIRTY, 0);
-	mkw__fill_end(in, idx + done, n - done, PG_ABSENT, 0);
+	mkw__page_end_run(in, idx, done,
+			  MKW__MUTANT(WRITE_SKIPS_DIRTY) ? PG_CLEAN : PG_DIRTY);
+	mkw__page_end_run(in, idx + done, n - done, PG_ABSENT);
 	*len = done << e->page_shift;
 	return done ? 0 : r;
 }
@@ -383,7 +381,7 @@ ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
 					 mkw__size_grow_locked(in, off + len);
 	if (!r)
 		r = flags & MKW_DIRECT ?
-			    mkw__direct_write(in, &x, buf, len, off, flags) :
+			    mkw__direct_write(in, buf, len, off, flags) :
 			    buffered_write(in, &x, buf, len, off, flags);
 	/* What was not written is not to lengthen the file. */
 	if (off + len > size && r < (ssize_t)len && r != -EAGAIN) {

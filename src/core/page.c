@@ -182,11 +182,14 @@ void mkw__page_sleep_locked(struct mkw__inode *in, uint64_t idx)
 	mkw__mutex_lock(&in->tree);
 }
 
-void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end,
-		    unsigned mask)
+void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
+	const unsigned mask = PG_BIT(PG_FILLING) | PG_BIT(PG_WRITEBACK) |
+			      PG_BIT(PG_WB_DIRTY);
 	uint64_t idx;
 
+	if (MKW__MUTANT(R4_NO_WAIT))
+		return;
 	mkw__mutex_lock(&in->tree);
 	/* A locked page is in some state but ABSENT, so this finds it, too. */
 	idx = first;
@@ -200,6 +203,32 @@ void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end,
 			idx++;
 	}
 	mkw__mutex_unlock(&in->tree);
+}
+
+void mkw__page_dirty_range(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	uint64_t idx = first;
+
+	mkw__mutex_lock(&in->tree);
+	while ((idx = mkw__page_next_locked(in, idx, end, PG_BIT(PG_CLEAN))) <
+	       end)
+		mkw__page_set_locked(in, idx,
+				     pg_stored(mkw__page_get_locked(in, idx)));
+	mkw__mutex_unlock(&in->tree);
+}
+
+void mkw__page_end_run(struct mkw__inode *in, uint64_t idx, size_t n,
+		       uint32_t word)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+
+	mkw__mutex_lock(&in->tree);
+	for (size_t i = 0; i < n; i++) {
+		mkw__page_set_locked(in, idx + i, word);
+		mkw__page_wake_locked(in, idx + i, &woken);
+	}
+	mkw__mutex_unlock(&in->tree);
+	mkw__waiters_wake(&woken);
 }
 
 void mkw__page_unlock_run(struct mkw__inode *in, uint64_t idx, size_t n,

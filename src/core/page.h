@@ -96,6 +96,19 @@ static inline uint32_t pg_with(uint32_t word, enum mkw__page_state state)
 	return (word & ~7u) | state;
 }
 
+/* The word of a present page once bytes may be stored to its frame. */
+static inline uint32_t pg_stored(uint32_t word)
+{
+	switch (PG_STATE(word)) {
+	case PG_CLEAN:
+		return pg_with(word, PG_DIRTY);
+	case PG_WRITEBACK:
+		return pg_with(word, PG_WB_DIRTY);
+	default:
+		return word;
+	}
+}
+
 /*
  * The first page of [idx, end) whose state is in mask; end if there is none.
  */
@@ -120,11 +133,16 @@ void mkw__page_wake_locked(struct mkw__inode *in, uint64_t idx,
 void mkw__page_sleep_locked(struct mkw__inode *in, uint64_t idx);
 
 /*
- * Sleeps until no page of [first, end) is locked or in a state of mask: the wait
- * of rule R4. The caller holds the lock that keeps new ones from beginning.
+ * The wait of rule R4: sleeps until no page of [first, end) is locked, being filled
+ * or being written. The caller holds the lock that keeps new ones from beginning.
  */
-void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end,
-		    unsigned mask);
+void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end);
+
+/*
+ * The store failed, and nobody knows what it holds: every clean page of [first,
+ * end) becomes DIRTY, so that what is cached is written again.
+ */
+void mkw__page_dirty_range(struct mkw__inode *in, uint64_t first, uint64_t end);
 
 /*
  * Ends a page lock over a run: each page's word becomes
@@ -132,5 +150,12 @@ void mkw__page_wait(struct mkw__inode *in, uint64_t first, uint64_t end,
  */
 void mkw__page_unlock_run(struct mkw__inode *in, uint64_t idx, size_t n,
 			  uint32_t clear);
+
+/*
+ * Ends a fill, or a page lock, over a run: each page's word becomes `word`, and its
+ * waiters are woken.
+ */
+void mkw__page_end_run(struct mkw__inode *in, uint64_t idx, size_t n,
+		       uint32_t word);
 
 #endif /* MKW_PAGE_H */

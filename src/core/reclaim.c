@@ -95,7 +95,6 @@ static size_t drop_pages(struct mkw__inode *in, uint64_t first, uint64_t bits)
 	unsigned at, n;
 
 	for (at = 0; (n = next_run(bits, &at)); at += n) {
-		struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
 		int r = mkw__os_frames_drop(in->frames, (first + at) << shift,
 					    (uint64_t)n << shift);
 
@@ -103,13 +102,7 @@ static size_t drop_pages(struct mkw__inode *in, uint64_t first, uint64_t bits)
 			mkw__page_unlock_run(in, first + at, n, 0);
 			continue;
 		}
-		mkw__mutex_lock(&in->tree);
-		for (unsigned i = at; i < at + n; i++) {
-			mkw__page_set_locked(in, first + i, PG_ABSENT);
-			mkw__page_wake_locked(in, first + i, &woken);
-		}
-		mkw__mutex_unlock(&in->tree);
-		mkw__waiters_wake(&woken);
+		mkw__page_end_run(in, first + at, n, PG_ABSENT);
 		total += n;
 	}
 	return total;
@@ -122,7 +115,7 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 	struct mkw__inode *in;
 	struct mkw__excl x;
 	uint64_t first, bits;
-	size_t n, freed = 0;
+	size_t freed = 0;
 
 	in = take_leaf(e, inactive, &first);
 	*found = in != NULL;
@@ -130,15 +123,13 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 		return 0;
 	if (mkw__excl_trylock_all(in, &x, first, first + MKW__LEAF_PAGES)) {
 		mkw__map_table_lock(&table);
-		if (!inactive) {
-			bits = lock_pages(in, first, false);
-			n = unmap_pages(in, first, bits);
-			mkw__count(&e->count.reclaim_unmapped, n);
-		}
+		bits = lock_pages(in, first, inactive);
 		if (inactive) {
-			bits = lock_pages(in, first, true);
 			freed = drop_pages(in, first, bits);
 			mkw__count(&e->count.reclaim_dropped, freed);
+		} else {
+			mkw__count(&e->count.reclaim_unmapped,
+				   unmap_pages(in, first, bits));
 		}
 		mkw__map_table_unlock(&table);
 		mkw__excl_unlock_all(in, &x);

@@ -85,15 +85,11 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t old = size_of(in);
-	uint64_t first = mkw__page_of(e, size);
 	int r;
 
 	if (size >= old)
 		return 0;
-	if (!MKW__MUTANT(R4_NO_WAIT))
-		mkw__page_wait(in, first, UINT64_MAX,
-			       PG_BIT(PG_FILLING) | PG_BIT(PG_WRITEBACK) |
-				       PG_BIT(PG_WB_DIRTY));
+	mkw__page_wait(in, mkw__page_of(e, size), UINT64_MAX);
 	r = in->store->ops->resize(in->store, size);
 	if (r)
 		return r;

@@ -26,8 +26,7 @@
 
 static void write_done(struct mkw__os_io *io, int res)
 {
-	struct mkw__wb_io *w = (struct mkw__wb_io *)(void *)
-		((char *)io - offsetof(struct mkw__wb_io, io));
+	struct mkw__wb_io *w = MKW__CONTAINER(io, struct mkw__wb_io, io);
 	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
 	struct mkw__inode *in = w->inode;
 	struct mkw_engine *e = in->engine;

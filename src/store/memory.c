@@ -151,7 +151,7 @@ static int read_memory(struct mkw__store *st, uint64_t off, void *buf,
 		mkw__os_mutex_unlock(&m->mutex);
 
 		err = mkw__os_user_write(buf, copy, n);
-		buf = (char *)buf + n;
+		buf = mkw__os_at(buf, n);
 		off += n;
 		len -= n;
 	}
@@ -185,7 +185,7 @@ static int write_memory(struct mkw__store *st, uint64_t off, const void *buf,
 				      n, (unsigned long long)off);
 		if (!page)
 			err = -ENOSPC;
-		buf = (const char *)buf + n;
+		buf = mkw__os_at(buf, n);
 		off += n;
 		len -= n;
 	}

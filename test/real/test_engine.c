@@ -32,7 +32,7 @@
 #include "core/core.h"
 #include "core/testing.h"
 #include "mkwrite/mkwrite.h"
-#include "os/linux/linux.h"
+#include "access.h"
 
 #define P(n) ((size_t)(n) * page)
 
@@ -139,30 +139,6 @@ static int punch(struct fixture *f, off_t off, off_t len)
 			     off, len);
 }
 
-/* SIGBUS and SIGSEGV of an access, told apart. */
-static sigjmp_buf caught;
-static volatile sig_atomic_t catching;
-
-static void on_signal(int sig)
-{
-	if (!catching)
-		abort();
-	siglongjmp(caught, sig);
-}
-
-/* 0, or the signal that the load raised. */
-static int try_load(const volatile unsigned char *p)
-{
-	int sig = sigsetjmp(caught, 1);
-
-	if (!sig) {
-		catching = 1;
-		(void)*p;
-	}
-	catching = 0;
-	return sig;
-}
-
 /* ---- loads and stores ------------------------------------------------- */
 
 static void test_load(void **state)
@@ -228,19 +204,12 @@ static void test_read_only_map(void **state)
 {
 	struct fixture f;
 	unsigned char *p;
-	int sig;
 
 	(void)state;
 	start(&f, P(2));
 	p = map(&f, P(2), PROT_READ, 0);
 	assert_int_equal(p[0], pattern(0));
-	sig = sigsetjmp(caught, 1);
-	if (!sig) {
-		catching = 1;
-		*(volatile unsigned char *)p = 1;
-	}
-	catching = 0;
-	assert_int_equal(sig, SIGSEGV);
+	assert_int_equal(try_access(p, true), SIGSEGV);
 	assert_int_equal(p[0], pattern(0));
 	assert_int_equal(mkw_unmap(p, P(2)), 0);
 	finish(&f);
@@ -254,14 +223,14 @@ static void test_past_the_end(void **state)
 	(void)state;
 	start(&f, P(2) + 10);
 	p = map(&f, P(6), PROT_READ | PROT_WRITE, 0);
-	assert_int_equal(try_load(p + P(2)), 0);
-	assert_int_equal(try_load(p + P(3)), SIGBUS);
+	assert_int_equal(try_access(p + P(2), false), 0);
+	assert_int_equal(try_access(p + P(3), false), SIGBUS);
 	assert_int_equal(mkw_truncate(f.file, P(5)), 0);
-	assert_int_equal(try_load(p + P(3)), 0);
+	assert_int_equal(try_access(p + P(3), false), 0);
 	assert_int_equal(p[P(4)], 0);
-	assert_int_equal(try_load(p + P(5)), SIGBUS);
+	assert_int_equal(try_access(p + P(5), false), SIGBUS);
 	assert_int_equal(mkw_truncate(f.file, P(1)), 0);
-	assert_int_equal(try_load(p + P(1)), SIGBUS);
+	assert_int_equal(try_access(p + P(1), false), SIGBUS);
 	assert_int_equal(p[0], pattern(0));
 	assert_int_equal(mkw_unmap(p, P(6)), 0);
 	finish(&f);
@@ -278,7 +247,7 @@ static void test_unmap_parts(void **state)
 	for (int i = 0; i < 16; i++)
 		p[P(i)] = i + 1;
 	assert_int_equal(mkw_unmap(p + P(4), P(4)), 0);
-	assert_int_equal(try_load(p + P(5)), SIGSEGV);
+	assert_int_equal(try_access(p + P(5), false), SIGSEGV);
 	assert_int_equal(p[P(3)], 4);
 	assert_int_equal(p[P(8)], 9);
 	assert_int_equal(mkw_unmap(p, P(2)), 0);
@@ -1083,14 +1052,11 @@ int main(void)
 	};
 #define T(fn) cmocka_unit_test(fn)
 	const struct CMUnitTest tests[] = { ALL };
-	struct sigaction sa = { .sa_handler = on_signal };
 	struct mkw_engine *e;
 	int failed = 0, r;
 
 	page = (size_t)sysconf(_SC_PAGESIZE);
-	/* Before the engine's handlers, which hand on what is not theirs. */
-	sigaction(SIGBUS, &sa, NULL);
-	sigaction(SIGSEGV, &sa, NULL);
+	access_begin();
 	r = mkw_engine_open(NULL, &e);
 	if (r) {
 		printf("SKIP: no engine here: %s\n", strerror(-r));

@@ -27,7 +27,7 @@
 
 #include "core/core.h"
 #include "mkwrite/mkwrite.h"
-#include "os/linux/linux.h"
+#include "access.h"
 
 #define P(n) ((size_t)(n) * page)
 
@@ -194,31 +194,6 @@ static void finish(struct fixture *f, size_t pages)
 	assert_int_equal(mkw_unmap(f->p, P(pages + 2)), 0);
 	assert_int_equal(mkw_file_close(f->file), 0);
 	assert_int_equal(mkw_engine_close(f->engine), 0);
-}
-
-static sigjmp_buf caught;
-static volatile sig_atomic_t catching;
-
-static void on_signal(int sig)
-{
-	if (!catching)
-		abort();
-	siglongjmp(caught, sig);
-}
-
-static int try_access(volatile unsigned char *p, bool store)
-{
-	int sig = sigsetjmp(caught, 1);
-
-	if (!sig) {
-		catching = 1;
-		if (store)
-			*p = 0x5a;
-		else
-			(void)*p;
-	}
-	catching = 0;
-	return sig;
 }
 
 /* ---- tests ------------------------------------------------------------ */
@@ -445,24 +420,12 @@ int main(void)
 		cmocka_unit_test(test_failed_take),
 		cmocka_unit_test(test_failed_direct_write),
 	};
-	struct sigaction sa = { .sa_handler = on_signal };
-	struct mkw__os_mmu_caps caps;
-	struct mkw__os_mmu *mmu;
 	int failed;
 
 	page = (size_t)sysconf(_SC_PAGESIZE);
-	/* Before the engine's handlers, which hand on what is not theirs. */
-	sigaction(SIGBUS, &sa, NULL);
-	sigaction(SIGSEGV, &sa, NULL);
-	if (mkw__os_mmu_open(false, &mmu, &caps)) {
-		printf("SKIP: no userfaultfd here\n");
+	access_begin();
+	if (!access_can_poison())
 		return 77;
-	}
-	mkw__os_mmu_close(mmu);
-	if (!caps.poison) {
-		printf("SKIP: no UFFDIO_POISON here (Linux 6.6)\n");
-		return 77;
-	}
 	failed = cmocka_run_group_tests_name("pager", tests, NULL, NULL);
 	map_flags = MKW_MAP_INLINE;
 	failed += cmocka_run_group_tests_name("inline", tests, NULL, NULL);

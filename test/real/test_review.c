@@ -38,7 +38,7 @@
 #include <cmocka.h>
 
 #include "core/engine.h"
-#include "os/linux/linux.h"
+#include "access.h"
 
 #define P(n) ((size_t)(n) * page)
 #define PATIENCE_S 20
@@ -450,32 +450,9 @@ static uint64_t dirty_since(struct mkw__inode *in)
 
 /* ---- accesses --------------------------------------------------------- */
 
-static __thread sigjmp_buf caught;
-static __thread volatile sig_atomic_t catching;
-
-static void on_signal(int sig)
-{
-	if (!catching)
-		abort();
-	siglongjmp(caught, sig);
-}
-
-/* 0, or the signal that the load raised. */
-static int try_load(const volatile unsigned char *p)
-{
-	int sig = sigsetjmp(caught, 1);
-
-	if (!sig) {
-		catching = 1;
-		(void)*p;
-	}
-	catching = 0;
-	return sig;
-}
-
 static void load_task(void *arg)
 {
-	try_load(arg);
+	try_access(arg, false);
 }
 
 static void sync_task(void *arg)
@@ -532,7 +509,7 @@ static void test_unmap_takes_its_own(void **state)
 	on_next(a, OP_CLOSE, remap_elsewhere, &r);
 	assert_int_equal(mkw_unmap(p, P(4)), 0);
 	for (int i = 0; i < 4; i++) {
-		assert_int_equal(try_load(p + P(i)), 0);
+		assert_int_equal(try_access(p + P(i), false), 0);
 		assert_int_equal(p[P(i)], 101 + i);
 	}
 	assert_int_equal(mkw_unmap(p, P(4)), 0);
@@ -839,7 +816,7 @@ static void test_poison_of_another_file(void **state)
 	end_kept(a, -EIO);
 	/* Waits for the fault, which works on the file still. */
 	assert_int_equal(mkw_file_close(fa), 0);
-	assert_int_equal(try_load(p), 0);
+	assert_int_equal(try_access(p, false), 0);
 	assert_int_equal(p[0], 101);
 	assert_int_equal(mkw_unmap(p, page), 0);
 	assert_int_equal(mkw_file_close(fb), 0);
@@ -869,7 +846,7 @@ static void test_poison_of_a_good_page(void **state)
 		end_kept(h, -EIO);
 		task_join(&reader, "the read");
 		task_join(&loader, "the load");
-		assert_int_equal(try_load(p), 0);
+		assert_int_equal(try_access(p, false), 0);
 		assert_int_equal(p[0], 1);
 		assert_int_equal(mkw_unmap(p, page), 0);
 		assert_int_equal(mkw_file_close(file), 0);
@@ -941,7 +918,7 @@ static void loads_task(void *arg)
 	MUST(!sched_setscheduler(0, SCHED_IDLE, &none));
 	while (!a->stop) {
 		p = a->p;
-		for (int i = 0; p && i < ENDS_PAGES && !try_load(p + P(i)); i++)
+		for (int i = 0; p && i < ENDS_PAGES && !try_access(p + P(i), false); i++)
 			;
 	}
 }
@@ -1095,24 +1072,12 @@ int main(void)
 		{ MKW_POLICY_INVALIDATE, 0, "invalidate, pager" },
 		{ MKW_POLICY_INVALIDATE, MKW_MAP_INLINE, "invalidate, inline" },
 	};
-	struct sigaction sa = { .sa_handler = on_signal };
-	struct mkw__os_mmu_caps caps;
-	struct mkw__os_mmu *mmu;
 	int failed = 0;
 
 	page = (size_t)sysconf(_SC_PAGESIZE);
-	/* Before the engine's handlers, which hand on what is not theirs. */
-	sigaction(SIGBUS, &sa, NULL);
-	sigaction(SIGSEGV, &sa, NULL);
-	if (mkw__os_mmu_open(false, &mmu, &caps)) {
-		printf("SKIP: no userfaultfd here\n");
+	access_begin();
+	if (!access_can_poison())
 		return 77;
-	}
-	mkw__os_mmu_close(mmu);
-	if (!caps.poison) {
-		printf("SKIP: no UFFDIO_POISON here (Linux 6.6)\n");
-		return 77;
-	}
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
 		way = &ways[i];
 		failed += way->map_flags ? run_inline(way->name) :

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Accesses that may raise a signal, and what the tests on real faults begin with.
+ *
+ * access_begin() comes before the first engine: the engine's handlers hand on to
+ * ours what is not theirs. cmocka puts handlers of its own before each test, so a
+ * test calls mkw__trap_reinstall() once its engine is open. An access that raises
+ * SIGBUS or SIGSEGV outside try_access() is a failure: it aborts.
+ */
+#ifndef TEST_ACCESS_H
+#define TEST_ACCESS_H
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "os/linux/linux.h"
+
+static __thread sigjmp_buf access_caught;
+static __thread volatile sig_atomic_t access_tried;
+
+static void access_signal(int sig)
+{
+	if (!access_tried)
+		abort();
+	siglongjmp(access_caught, sig);
+}
+
+static inline void access_begin(void)
+{
+	struct sigaction sa = { .sa_handler = access_signal };
+
+	sigaction(SIGBUS, &sa, NULL);
+	sigaction(SIGSEGV, &sa, NULL);
+}
+
+/* A load, or a store of 0x5a: 0, or the signal that it raised. */
+static inline int try_access(volatile unsigned char *p, bool store)
+{
+	int sig = sigsetjmp(access_caught, 1);
+
+	if (!sig) {
+		access_tried = 1;
+		if (store)
+			*p = 0x5a;
+		else
+			(void)*p;
+	}
+	access_tried = 0;
+	return sig;
+}
+
+/* False, with the reason printed: no userfaultfd, or none that can poison. */
+static inline bool access_can_poison(void)
+{
+	struct mkw__os_mmu_caps caps;
+	struct mkw__os_mmu *mmu;
+
+	if (mkw__os_mmu_open(false, &mmu, &caps)) {
+		printf("SKIP: no userfaultfd here\n");
+		return false;
+	}
+	mkw__os_mmu_close(mmu);
+	if (!caps.poison)
+		printf("SKIP: no UFFDIO_POISON here (Linux 6.6)\n");
+	return caps.poison;
+}
+
+#endif /* TEST_ACCESS_H */
