@@ -362,6 +362,30 @@ static void grow_vs_partial_page(void)
 	stage_close();
 }
 
+/* ---- appends ------------------------------------------------------------ */
+
+static void appender(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2; i++)
+		stage_append(1 + (unsigned)sim_random(3));
+}
+
+/* Appends to an empty file, or one that ends inside a page. */
+static void append_vs_append(void)
+{
+	static const struct role roles[] = {
+		{ "appender-1", appender }, { "appender-2", appender },
+		{ "syncer", syncer }, { "reader", reader },
+	};
+
+	set_up(2, 0);
+	stage.may_end_short = true;
+	stage_truncate(variant & 1 ? 0 : 3);
+	play_roles(roles, 2 + (variant >> 1) % 3);
+	stage_close();
+}
+
 /* ---- mappings that go, disks that fail ---------------------------------- */
 
 static void remapper(void *arg)
@@ -608,6 +632,8 @@ const struct scenario scenarios[] = {
 	  crosswise_buffers, 0, 0 },
 	{ "grow-vs-partial-page", "the file ends inside a page, and grows again",
 	  grow_vs_partial_page, 0, 0 },
+	{ "append-vs-append", "each append gets a place of its own",
+	  append_vs_append, 0, 0 },
 	{ "unmap-vs-fault", "faults in a mapping that is unmapped",
 	  unmap_vs_fault, 0, 0 },
 	{ "disk-fails", "a read and a write of the disk fail",

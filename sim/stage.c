@@ -39,6 +39,7 @@ static struct {
 } page_times[PAGES_MAX];
 
 static uint64_t words[SIM_WORDS_MAX];
+static bool appended[SIM_WORDS_MAX];
 
 /* ---- opening ---------------------------------------------------------- */
 
@@ -60,6 +61,7 @@ void stage_open(unsigned pages, unsigned frames)
 
 	memset(&stage, 0, sizeof(stage));
 	memset(page_times, 0, sizeof(page_times));
+	memset(appended, 0, sizeof(appended));
 	next_value = 0;
 	stage.page = mkw__os_page_size();
 	stage.pages = pages;
@@ -265,6 +267,32 @@ void stage_write(unsigned word, unsigned n, unsigned flags)
 		return;
 	sim_step("the write has returned", 0, 0, 0);
 	record_write(word, n, buf, r, start, write_name(flags));
+}
+
+void stage_append(unsigned n)
+{
+	uint64_t buf[n], start = sim_tick();
+	unsigned word;
+	off_t end;
+	ssize_t r;
+
+	for (unsigned i = 0; i < n; i++)
+		buf[i] = new_value();
+	sim_step("appends %llu words, the first %llx", n, buf[0], 0);
+	r = mkw_append(stage.file, buf, sizeof(buf), 0, &end);
+	if (r != (ssize_t)sizeof(buf))
+		sim_violation("an append of %u words returned %lld", n,
+			      (long long)r);
+	sim_step("the append has returned: it went to offset %llu",
+		 (uint64_t)end, 0, 0);
+	word = (unsigned)(((uint64_t)end - stage.base) / WORD);
+	for (unsigned w = word; w < word + n && w < SIM_WORDS_MAX; w++) {
+		if (appended[w])
+			sim_violation("an append of %u words went to offset %llu, upon another's",
+				      n, (unsigned long long)end);
+		appended[w] = true;
+	}
+	record_write(word, n, buf, r, start, "append");
 }
 
 /*

@@ -195,6 +195,7 @@ int mkw_file_close(struct mkw_file *file);
 /* Flags of mkw_pread() and mkw_pwrite(). */
 #define MKW_DIRECT 0x1u	/* straight between the buffer and the file */
 #define MKW_NOWAIT 0x2u	/* -EAGAIN instead of waiting */
+#define MKW_APPEND 0x4u	/* mkw_pwrite(): at the end, off is not used */
 
 /*
  * Reads or writes up to len bytes at offset off, as pread(2) and pwrite(2) do,
@@ -224,6 +225,25 @@ ssize_t mkw_pread(struct mkw_file *file, void *buf, size_t len, off_t off,
 		  unsigned flags);
 ssize_t mkw_pwrite(struct mkw_file *file, const void *buf, size_t len,
 		   off_t off, unsigned flags);
+
+/*
+ * Writes at the end of the file, wherever that is when the call's turn comes, as
+ * a descriptor with O_APPEND does: of any number of appends at once each gets a
+ * range of its own, with no gap between, and a reader sees all of one or nothing
+ * (what a failed one wrote in part is there, and its size). *off, unless off is
+ * NULL, is where the bytes went. flags: as mkw_pwrite(), which with MKW_APPEND
+ * does the same without saying where; MKW_DIRECT needs a file whose size is a
+ * multiple of the alignment, and MKW_NOWAIT always fails, since growing waits.
+ *
+ * Returns the bytes written, as mkw_pwrite().
+ * -EINVAL   a NULL handle, an unknown flag; with MKW_DIRECT an unaligned len or
+ *           end of the file
+ * -EBADF    a read-only file
+ * -EAGAIN   MKW_NOWAIT
+ * -EFAULT, -EFBIG, -ENOMEM, -EIO, -ENOSPC, ...   as mkw_pwrite()
+ */
+ssize_t mkw_append(struct mkw_file *file, const void *buf, size_t len,
+		   unsigned flags, off_t *off);
 
 /*
  * Sets the file's size, as ftruncate(2): bytes past it are gone, new ones are

@@ -121,15 +121,40 @@ ssize_t mkw_pread(struct mkw_file *file, void *buf, size_t len, off_t off,
 ssize_t mkw_pwrite(struct mkw_file *file, const void *buf, size_t len,
 		   off_t off, unsigned flags)
 {
-	int r = check_rw(file, &len, off, flags);
+	uint64_t at;
+	int r;
 
+	if (flags & MKW_APPEND)
+		return mkw_append(file, buf, len, flags & ~MKW_APPEND, NULL);
+	r = check_rw(file, &len, off, flags);
 	if (r)
 		return r;
 	if (!file->writable)
 		return -EBADF;
 	if (!len)
 		return 0;
-	return mkw__ubuf_write(file->inode, buf, len, off, flags);
+	at = (uint64_t)off;
+	return mkw__ubuf_write(file->inode, buf, len, &at, flags);
+}
+
+ssize_t mkw_append(struct mkw_file *file, const void *buf, size_t len,
+		   unsigned flags, off_t *off)
+{
+	uint64_t at = 0;
+	ssize_t r;
+
+	/* Where the bytes go must suit MKW_DIRECT: known when it is locked. */
+	r = check_rw(file, &len, 0, flags);
+	if (r)
+		return r;
+	if (!file->writable)
+		return -EBADF;
+	if (!len)
+		return 0;
+	r = mkw__ubuf_write(file->inode, buf, len, &at, flags | MKW_APPEND);
+	if (r > 0 && off)
+		*off = (off_t)at;
+	return r;
 }
 
 /* ---- size and blocks -------------------------------------------------- */

@@ -391,12 +391,13 @@ void mkw__pager_stop(struct mkw_engine *e);
 
 /*
  * mkw_pread() and mkw_pwrite() without validation. -EXDEV, with nothing
- * changed or held: the buffer is in a mapping.
+ * changed or held: the buffer is in a mapping. With MKW_APPEND *off is set to
+ * where the bytes went.
  */
 ssize_t mkw__io_read(struct mkw__inode *in, void *buf, size_t len,
 		     uint64_t off, unsigned flags);
 ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
-		      uint64_t off, unsigned flags);
+		      uint64_t *off, unsigned flags);
 /* Under the caller's lock: the part that differs with MKW_DIRECT. */
 ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 			 uint64_t off, unsigned flags);
@@ -406,7 +407,7 @@ ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
 ssize_t mkw__ubuf_read(struct mkw__inode *in, void *buf, size_t len,
 		       uint64_t off, unsigned flags);
 ssize_t mkw__ubuf_write(struct mkw__inode *in, const void *buf, size_t len,
-			uint64_t off, unsigned flags);
+			uint64_t *off, unsigned flags);
 
 /* ---- size.c, hole.c, query.c ------------------------------------------ */
 
@@ -426,6 +427,10 @@ int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
 int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
 		   uint64_t end, enum mkw__excl_kind kind, bool nowait,
 		   uint64_t *size);
+
+/* The same for one that writes at the end, wherever that is then: *size. */
+int mkw__size_lock_end(struct mkw__inode *in, struct mkw__excl *x, bool nowait,
+		       uint64_t *size);
 
 int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len);
 int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,

@@ -359,22 +359,44 @@ static int check_source(const void *buf, size_t len)
 	return r;
 }
 
-ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
-		      uint64_t off, unsigned flags)
+/* At the end of the file, whose size is locked: may the write be there? */
+static int check_end(struct mkw__inode *in, uint64_t size, size_t len,
+		     unsigned flags)
 {
+	if (len > (uint64_t)INT64_MAX - size)
+		return -EFBIG;
+	return (flags & MKW_DIRECT) && size % in->store->direct_align ?
+		       -EINVAL : 0;
+}
+
+ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
+		      uint64_t *at, unsigned flags)
+{
+	bool nowait = flags & MKW_NOWAIT;
+	uint64_t off = *at, size;
 	struct mkw__excl x;
-	uint64_t size;
 	ssize_t r;
 	int r2;
 
 	r = check_source(buf, len);
 	if (r)
 		return r;
-	r = mkw__size_lock(in, &x, off, off + len,
-			   flags & MKW_DIRECT ? EXCL_TAKE : EXCL_WRITE,
-			   flags & MKW_NOWAIT, &size);
+	if (flags & MKW_APPEND)
+		r = mkw__size_lock_end(in, &x, nowait, &size);
+	else
+		r = mkw__size_lock(in, &x, off, off + len,
+				   flags & MKW_DIRECT ? EXCL_TAKE : EXCL_WRITE,
+				   nowait, &size);
 	if (r)
 		return r;
+	if (flags & MKW_APPEND) {
+		*at = off = size;
+		r = check_end(in, size, len, flags);
+	}
+	if (r) {
+		mkw__excl_unlock(in, &x);
+		return r;
+	}
 	/* Growing asks the file system, which may wait. */
 	if (off + len > size)
 		r = flags & MKW_NOWAIT ? -EAGAIN :

@@ -50,6 +50,28 @@ int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
 	}
 }
 
+int mkw__size_lock_end(struct mkw__inode *in, struct mkw__excl *x, bool nowait,
+		       uint64_t *size)
+{
+	uint64_t mask = in->engine->page - 1, from, early = size_of(in);
+	int r;
+
+	for (;;) {
+		from = size_of(in) & ~mask;
+		r = mkw__excl_lock(in, x, from, MKW__RANGE_MAX, EXCL_TAKE,
+				   nowait);
+		if (r)
+			return r;
+		/* Others that waited before us may have moved it. */
+		*size = size_of(in);
+		if (MKW__MUTANT(APPEND_EARLY_END))
+			*size = early;
+		if (from <= (*size & ~mask))
+			return 0;
+		mkw__excl_unlock(in, x);
+	}
+}
+
 static uint64_t frames_len(struct mkw__inode *in, uint64_t size)
 {
 	return mkw__pages_up(in->engine, size) << in->engine->page_shift;

@@ -50,7 +50,7 @@ ssize_t mkw__ubuf_read(struct mkw__inode *in, void *buf, size_t len,
 }
 
 ssize_t mkw__ubuf_write(struct mkw__inode *in, const void *buf, size_t len,
-			uint64_t off, unsigned flags)
+			uint64_t *off, unsigned flags)
 {
 	struct mkw__os_sigmask mask;
 	void *tmp;

@@ -658,7 +658,7 @@ static void test_bytes_past_the_end(void **state)
 	struct fixture f;
 
 	(void)state;
-	for (int how = 0; how < 4; how++) {
+	for (int how = 0; how < 6; how++) {
 		start(&f, P(1) + 512);
 		buf = aligned_alloc(page, page);
 		memset(buf, 9, page);
@@ -678,6 +678,16 @@ static void test_bytes_past_the_end(void **state)
 		case 3:
 			assert_int_equal(mkw_fallocate(f.file, 0, 0, P(3)), 0);
 			break;
+		case 4:
+			assert_int_equal(mkw_fallocate(f.file,
+						       FALLOC_FL_ZERO_RANGE,
+						       P(2), P(1)), 0);
+			break;
+		case 5:
+			assert_int_equal(mkw_append(f.file, buf, 1, 0, NULL), 1);
+			assert_int_equal(p[P(1) + 512], 9);
+			assert_int_equal(mkw_truncate(f.file, P(3)), 0);
+			break;
 		}
 		assert_int_equal(p[P(1) + 1000], 0);
 		assert_int_equal(mkw_sync(f.file), 0);
@@ -689,6 +699,73 @@ static void test_bytes_past_the_end(void **state)
 }
 
 /* ---- the cache -------------------------------------------------------- */
+
+#define APPENDERS 4
+#define APPENDS 200
+
+struct appender {
+	pthread_t thread;
+	struct fixture *f;
+	unsigned char id;
+	off_t at[APPENDS];
+};
+
+/* A record's length, and every byte of it, follow from who wrote it and when. */
+static size_t record_len(unsigned id, unsigned i)
+{
+	return 1 + (id * 37 + i * 101) % 700;
+}
+
+static void *append_records(void *arg)
+{
+	struct appender *a = arg;
+	unsigned char buf[700];
+
+	for (unsigned i = 0; i < APPENDS; i++) {
+		size_t len = record_len(a->id, i);
+
+		memset(buf, a->id * 40 + i % 40, len);
+		if (mkw_append(a->f->file, buf, len, 0, &a->at[i]) !=
+		    (ssize_t)len)
+			a->at[i] = -1;
+	}
+	return NULL;
+}
+
+/* Every record lies whole where its append said, and nothing lies between. */
+static void test_append(void **state)
+{
+	static struct appender a[APPENDERS];
+	unsigned char buf[700];
+	size_t total = 100;
+	struct fixture f;
+
+	(void)state;
+	start(&f, 100);
+	for (unsigned id = 0; id < APPENDERS; id++) {
+		a[id] = (struct appender){ .f = &f, .id = id };
+		pthread_create(&a[id].thread, NULL, append_records, &a[id]);
+	}
+	for (unsigned id = 0; id < APPENDERS; id++)
+		pthread_join(a[id].thread, NULL);
+	for (unsigned id = 0; id < APPENDERS; id++)
+		for (unsigned i = 0; i < APPENDS; i++) {
+			size_t len = record_len(id, i);
+
+			total += len;
+			assert_int_equal(mkw_pread(f.file, buf, len, a[id].at[i],
+						   0), len);
+			for (size_t b = 0; b < len; b++)
+				assert_int_equal(buf[b], id * 40 + i % 40);
+		}
+	assert_int_equal(mkw_size(f.file), total);
+	assert_int_equal(mkw_pwrite(f.file, "xyz", 3, 0, MKW_APPEND), 3);
+	assert_int_equal(mkw_size(f.file), total + 3);
+	if (f.align > 1)
+		assert_int_equal(mkw_append(f.file, NULL, f.align, MKW_DIRECT,
+					    NULL), -EINVAL);
+	finish(&f);
+}
 
 static void test_budget(void **state)
 {
@@ -978,6 +1055,12 @@ static void test_bad_input(void **state)
 	assert_int_equal(mkw_pwrite(f.file, vec, 1, 0, 0x80), -EINVAL);
 	assert_int_equal(mkw_pwrite(f.file, vec, 4, INT64_MAX - 1, 0), -EINVAL);
 	assert_int_equal(mkw_pwrite(f.file, vec, 0, P(9), 0), 0);
+	assert_int_equal(mkw_pread(f.file, vec, 1, 0, MKW_APPEND), -EINVAL);
+	assert_int_equal(mkw_append(NULL, vec, 1, 0, NULL), -EINVAL);
+	assert_int_equal(mkw_append(f.file, vec, 1, MKW_APPEND, NULL), -EINVAL);
+	assert_int_equal(mkw_append(f.file, vec, 1, MKW_NOWAIT, NULL), -EAGAIN);
+	assert_int_equal(mkw_append(f.file, NULL, 1, 0, NULL), -EFAULT);
+	assert_int_equal(mkw_append(f.file, vec, 0, 0, NULL), 0);
 	assert_int_equal(mkw_size(f.file), P(4));
 
 	assert_int_equal(mkw_truncate(NULL, 0), -EINVAL);
@@ -1038,7 +1121,7 @@ static void test_bad_input(void **state)
 	T(test_direct_alignment), T(test_self_mapped), \
 	T(test_faults_inside_system_calls), T(test_bad_buffer), \
 	T(test_nowait), T(test_punch), T(test_zero_range), T(test_allocate), \
-	T(test_bytes_past_the_end), T(test_budget), T(test_larger_than_cache), \
+	T(test_bytes_past_the_end), T(test_append), T(test_budget), T(test_larger_than_cache), \
 	T(test_resident), T(test_crowd_on_a_page), T(test_thousand_wakes), \
 	T(test_open_twice), T(test_open_flags), T(test_bad_input)
 
