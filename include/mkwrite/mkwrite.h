@@ -345,6 +345,48 @@ int mkw_map(struct mkw_file *file, void *hint, size_t len, int prot,
 	    unsigned flags, off_t off, void **addr);
 
 /*
+ * What an access through a mapping met.
+ *   size    sizeof(struct mkw_fault_error) of the library
+ *   addr    of the access; off is its offset in the file
+ *   error   a negative errno: the file's (-EIO, -ENOSPC, ...), -ENXIO past the
+ *           end of the file, -ENOMEM where the kernel has no memory
+ *   write   1: a store
+ */
+struct mkw_fault_error {
+	size_t size;
+	void *addr;
+	uint64_t off;
+	int32_t error;
+	uint32_t write;
+};
+
+/* What a callback answers. */
+#define MKW_FAULT_SIGBUS 0	/* the access raises SIGBUS */
+#define MKW_FAULT_RETRY  1	/* it is made again, from the start */
+
+/*
+ * Has callback called, in the accessing thread, when an access through a mapping
+ * of the file (any mapping, of any handle) cannot be served; NULL: nothing is,
+ * and the access raises SIGBUS, as at first. There is one callback for a file; it
+ * goes when the file is closed for good.
+ *
+ * It runs as part of a handler of SIGBUS, with every signal blocked and no lock
+ * held: on the alternate stack where the thread has one, at any point of the
+ * program. It may call what is async-signal-safe (signal-safety(7)), free space
+ * by unlink(2), say; it may leave by siglongjmp(3) if the access was the program's
+ * own. It must not touch a mapping nor call this library. The access may be one
+ * of mkw_pread() or mkw_pwrite(), whose buffer is a mapping: MKW_FAULT_SIGBUS then
+ * makes the call fail with -EFAULT. A system call that meets a bad page fails
+ * with EFAULT and asks nobody.
+ *
+ * -EINVAL   file is NULL
+ */
+int mkw_file_on_fault_error(struct mkw_file *file,
+			    int (*callback)(const struct mkw_fault_error *error,
+					    void *arg),
+			    void *arg);
+
+/*
  * Removes the mappings of [addr, addr + len), as munmap(2): parts of a mapping,
  * or several, and it is no error if there are none. Dirty pages stay in the
  * cache. Unlike munmap(2) it leaves memory that is not the engine's alone. An

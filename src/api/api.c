@@ -295,6 +295,21 @@ int mkw_map(struct mkw_file *file, void *hint, size_t len, int prot,
 	return r;
 }
 
+int mkw_file_on_fault_error(struct mkw_file *file,
+			    int (*callback)(const struct mkw_fault_error *error,
+					    void *arg),
+			    void *arg)
+{
+	struct mkw__os_sigmask mask;
+
+	if (!file)
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	mkw__fault_on_error(file->inode, callback, arg);
+	mkw__os_signals_restore(&mask);
+	return 0;
+}
+
 int mkw_unmap(void *addr, size_t len)
 {
 	struct mkw__os_sigmask mask;

@@ -102,6 +102,10 @@ struct mkw__inode {
 	int wb_error;			/* the last failed writeback's */
 	uint64_t wb_error_seq;		/* how many there were */
 
+	/* mkw_file_on_fault_error() */
+	int (*on_error)(const struct mkw_fault_error *error, void *arg);
+	void *on_error_arg;
+
 	/* A fault was answered by poison: mappings of a page that becomes
 	 * readable must be zapped. Never unset. */
 	_Atomic bool poisoned;
@@ -145,6 +149,7 @@ struct mkw__fault {
 	uint64_t takes_read, takes;	/* the engine's; the inode's */
 	uint64_t grace_batch, grace_end_ns;
 	bool parked;			/* ever */
+	int error;			/* why it ends as FAULT_FAIL */
 	unsigned losses;		/* faults on the page just before */
 	unsigned stalls;		/* times the kernel had no memory */
 	uint64_t born_ns;
@@ -163,7 +168,7 @@ enum mkw__fault_end {
 	FAULT_DONE,			/* the access may be tried again */
 	FAULT_PARKED,
 	FAULT_GRACE,			/* woken, to come again: keep the ticket */
-	FAULT_FAIL,			/* in-thread: SIGBUS */
+	FAULT_FAIL,			/* in-thread: SIGBUS, for f->error */
 	FAULT_FOREIGN,			/* in-thread: no mapping of ours */
 };
 
@@ -381,6 +386,10 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f);
 /* Ends a grace in which the access did not come again. */
 enum mkw__fault_end mkw__fault_end_grace(struct mkw__fault *f);
 mkw__os_handler mkw__fault_in_thread;
+void mkw__fault_on_error(struct mkw__inode *in,
+			 int (*callback)(const struct mkw_fault_error *error,
+					 void *arg),
+			 void *arg);
 
 /* What the pager does with an end that came to it in a callback. */
 void mkw__pager_finish(struct mkw__fault *f, enum mkw__fault_end end);

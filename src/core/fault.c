@@ -50,6 +50,13 @@
  * in its own thread an access to one page follows its fault at once. (One that needs
  * two pages does not, and is not bounded there: doc/DESIGN.md, G3.)
  *
+ * Failure (G6). A page that the pager cannot get is poisoned, which the kernel
+ * turns into SIGBUS, and which only moves the fault: the handler runs it again, in
+ * the accessing thread, as it does those of in-thread mappings. There it is
+ * served after all (what failed may have healed; a load can have a page that a
+ * store could not), or its error is known to the thread, and the file's callback
+ * is asked, with nothing held.
+ *
  * Lock discipline: the table of mappings is held shared from the look-up until
  * the page-table call has returned, so that the address stays the mapping's.
  * The page lock is held over the call (R5).
@@ -202,6 +209,7 @@ static int outcome(struct mkw__fault *f, int r)
 		/* No page table: the access comes again, or gives up. */
 		if (!f->in_thread)
 			return STEP_WAKE;
+		f->error = r;
 		return ++f->stalls > STALLS_MAX ? FAULT_FAIL : STEP_AGAIN;
 	default:
 		return STEP_AGAIN;	/* the address space is changing */
@@ -365,8 +373,10 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 	/* Past the end the kernel raises SIGBUS by itself, once it looks again. */
 	pages = mkw__pages_up(e, atomic_load_explicit(&in->size,
 						      memory_order_acquire));
-	if (idx >= pages)
+	if (idx >= pages) {
+		f->error = -ENXIO;
 		return f->in_thread ? FAULT_FAIL : STEP_WAKE;
+	}
 
 	mkw__mutex_lock(&in->tree);
 	word = mkw__page_get_locked(in, idx);
@@ -510,6 +520,7 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 	failed = res && !mapped && !done;
 	if (failed)
 		mkw__count(&e->count.fill_errors, 1);
+	f->error = res;
 	if (failed && n == 1 && !f->in_thread)
 		poison(f);
 	mkw__page_end_run(in, idx, mapped, PG_CLEAN | PG_MAPPED);
@@ -610,42 +621,74 @@ static void resume_in_thread(struct mkw__fault *f)
 	mkw__os_event_set(&f->event);
 }
 
+/* Nothing is held, and the access's file may be gone when this returns. */
+static enum mkw__os_verdict ask(struct mkw__inode *in, const struct mkw__fault *f,
+				uint64_t off)
+{
+	int (*callback)(const struct mkw_fault_error *error, void *arg);
+	struct mkw_fault_error error = { .size = sizeof(error),
+					 .addr = (void *)f->addr,
+					 .off = off,
+					 .error = f->error,
+					 .write = f->write };
+	void *arg;
+
+	mkw__mutex_lock(&in->tree);
+	callback = in->on_error;
+	arg = in->on_error_arg;
+	mkw__mutex_unlock(&in->tree);
+	mkw__inode_unpin(in);
+	return callback && callback(&error, arg) == MKW_FAULT_RETRY ?
+		       MKW__OS_RETRY : MKW__OS_FAIL;
+}
+
+void mkw__fault_on_error(struct mkw__inode *in,
+			 int (*callback)(const struct mkw_fault_error *error,
+					 void *arg),
+			 void *arg)
+{
+	mkw__mutex_lock(&in->tree);
+	in->on_error = callback;
+	in->on_error_arg = arg;
+	mkw__mutex_unlock(&in->tree);
+}
+
 enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 {
 	struct mkw__fault f = { .addr = addr,
 				.write = write,
+				.in_thread = true,
 				.resume = resume_in_thread };
 	struct mkw__range_req table;
 	struct mkw__inode *in = NULL;
 	const struct mkw__map *m;
 	enum mkw__fault_end end;
+	uint64_t off = 0;
 
 	mkw__map_table_lock(&table);
 	m = mkw__map_find(addr);
-	if (m && m->in_thread) {
+	if (m) {
 		/* The engine lasts as long as the pin. */
 		in = m->inode;
 		mkw__inode_pin(in);
+		off = m->off + (addr - m->addr);
 		f.engine = in->engine;
 		f.mmu = m->mmu;
-		f.in_thread = true;
+		mkw__count(&f.engine->count.inline_faults, m->in_thread);
 	}
 	mkw__map_table_unlock(&table);
 	if (!m)
 		return MKW__OS_FOREIGN;
-	/* Poison, or past the end: the pager has had its say. */
-	if (!in)
-		return MKW__OS_FAIL;
 
 	f.born_ns = mkw__os_now_ns();
 	mkw__count(&f.engine->count.faults, 1);
-	mkw__count(&f.engine->count.inline_faults, 1);
 	mkw__count(&f.engine->count.write_faults, write);
 	while ((end = mkw__fault_run(&f)) == FAULT_PARKED) {
 		mkw__os_event_wait(&f.event);
 		mkw__os_event_reset(&f.event);
 	}
+	if (end == FAULT_FAIL)
+		return ask(in, &f, off);
 	mkw__inode_unpin(in);
-	return end == FAULT_DONE ? MKW__OS_RETRY :
-	       end == FAULT_FAIL ? MKW__OS_FAIL : MKW__OS_FOREIGN;
+	return end == FAULT_DONE ? MKW__OS_RETRY : MKW__OS_FOREIGN;
 }

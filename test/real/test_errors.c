@@ -228,6 +228,65 @@ static void test_fill_error(void **state)
 	finish(&f, 8);
 }
 
+/* What the callback was told, and what it is to answer. */
+static struct asked {
+	struct mkw_fault_error error;
+	void *arg;
+	unsigned count, heal_at;	/* the call that mends the store; 0: none */
+} asked;
+
+static int on_error(const struct mkw_fault_error *error, void *arg)
+{
+	asked.error = *error;
+	asked.arg = arg;
+	if (++asked.count != asked.heal_at)
+		return asked.heal_at ? MKW_FAULT_RETRY : MKW_FAULT_SIGBUS;
+	failure.read = 0;
+	return MKW_FAULT_RETRY;
+}
+
+static void check_asked(struct fixture *f, size_t off, int error, bool write)
+{
+	assert_int_equal(asked.count, 1);
+	assert_int_equal(asked.error.size, sizeof(asked.error));
+	assert_ptr_equal(asked.error.addr, f->p + off);
+	assert_int_equal(asked.error.off, off);
+	assert_int_equal(asked.error.error, error);
+	assert_int_equal(asked.error.write, write);
+	assert_ptr_equal(asked.arg, f);
+	asked.count = 0;
+}
+
+/* The file's callback, in this thread, in place of SIGBUS. */
+static void test_callback(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	memset(&asked, 0, sizeof(asked));
+	start(&f, 8);
+	assert_int_equal(mkw_file_on_fault_error(NULL, on_error, &f), -EINVAL);
+	assert_int_equal(mkw_file_on_fault_error(f.file, on_error, &f), 0);
+	set_failure(-EIO, 0, P(3), P(4));
+	assert_int_equal(try_access(f.p + P(3) + 5, false), SIGBUS);
+	check_asked(&f, P(3) + 5, -EIO, false);
+	assert_int_equal(try_access(f.p + P(3) + 9, true), SIGBUS);
+	check_asked(&f, P(3) + 9, -EIO, true);
+	/* An access of ours, for the call's sake. */
+	assert_int_equal(mkw_pread(f.file, f.p + P(3), 16, 0, 0), -EFAULT);
+	check_asked(&f, P(3), -EIO, true);
+	assert_int_equal(try_access(f.p + P(8), false), SIGBUS);
+	check_asked(&f, P(8), -ENXIO, false);
+	/* Retried as often as it says, until it works. */
+	asked.heal_at = 3;
+	assert_int_equal(f.p[P(3)], 4);
+	assert_int_equal(asked.count, 3);
+	assert_int_equal(mkw_file_on_fault_error(f.file, NULL, NULL), 0);
+	assert_int_equal(try_access(f.p + P(9), true), SIGBUS);
+	assert_int_equal(asked.count, 3);
+	finish(&f, 8);
+}
+
 /* A read gives what lies before the page that cannot be read. */
 static void test_short_read(void **state)
 {
@@ -413,6 +472,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fill_error),
+		cmocka_unit_test(test_callback),
 		cmocka_unit_test(test_short_read),
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_recovery),
