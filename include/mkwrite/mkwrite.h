@@ -376,7 +376,7 @@ struct mkw_fault_error {
  * by unlink(2), say; it may leave by siglongjmp(3) if the access was the program's
  * own. It must not touch a mapping nor call this library. The access may be one
  * of mkw_pread() or mkw_pwrite(), whose buffer is a mapping: MKW_FAULT_SIGBUS then
- * makes the call fail with -EFAULT. A system call that meets a bad page fails
+ * makes the call fail with EFAULT. A system call that meets a bad page fails
  * with EFAULT and asks nobody.
  *
  * -EINVAL   file is NULL
