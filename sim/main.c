@@ -47,7 +47,7 @@ static void usage(FILE *to)
 	fprintf(to,
 		"usage: mkwrite sim [--scenario NAME] [--policy none|invalidate|retry]\n"
 		"                   [--seeds A..B | --seed S] [--mutant NAME] [--r0-off]\n"
-		"                   [--trace]\n"
+		"                   [--old-kernel] [--trace]\n"
 		"       mkwrite sim --list\n"
 		"\n"
 		"Runs the engine on a simulated machine, under a schedule that the seed picks.\n"
@@ -58,6 +58,7 @@ static void usage(FILE *to)
 		"  --seed S         one seed, and its trace hash\n"
 		"  --mutant NAME    with a planted bug (--list has the names)\n"
 		"  --r0-off         copy to and from mapped buffers with the file's locks held\n"
+		"  --old-kernel     with the userfaultfd of Linux 6.1\n"
 		"  --trace          print every step\n"
 		"  --list           the scenarios and planted bugs\n"
 		"\n"
@@ -174,6 +175,10 @@ static void parse(int argc, char **argv)
 			opt.stage.r0_off = true;
 			continue;
 		}
+		if (!strcmp(argv[i], "--old-kernel")) {
+			opt.stage.old_kernel = true;
+			continue;
+		}
 		for (o = 0; o < n && strcmp(argv[i], options[o].name); o++)
 			;
 		if (o == n) {
@@ -203,9 +208,10 @@ static void tell(const struct scenario *s, uint64_t seed,
 	printf("\nviolation after %llu steps: %s\n",
 	       (unsigned long long)res->steps, res->message);
 	printf("trace hash %016llx\n", (unsigned long long)res->hash);
-	printf("again: mkwrite sim --scenario %s --policy %s%s%s%s --seed %llu\n",
+	printf("again: mkwrite sim --scenario %s --policy %s%s%s%s%s --seed %llu\n",
 	       s->name, policy, opt.mutant ? " --mutant " : "",
 	       opt.mutant ? opt.mutant : "", opt.stage.r0_off ? " --r0-off" : "",
+	       opt.stage.old_kernel ? " --old-kernel" : "",
 	       (unsigned long long)seed);
 }
 

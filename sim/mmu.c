@@ -25,6 +25,8 @@
  *   - CONTINUE and COPY replace MARKER and POISON
  *   - protecting an unmapped page makes a MARKER
  *   - unmapping wakes nobody
+ * With sim_config.old_kernel it is Linux 6.1: no protected CONTINUE; a page is
+ * poisoned by taking the access away, which only healing gives back.
  * Oddities that are legal but rare on a real machine come by the seed: EAGAIN
  * with nothing done, short counts, ENOMEM.
  */
@@ -62,6 +64,7 @@ struct vpage {
 	uint32_t index;			/* of the page in the frames */
 	uint8_t pte;
 	bool enabled, writable;
+	bool barred;			/* poison of an old kernel */
 };
 
 static struct vpage va[VA_PAGES];
@@ -305,14 +308,16 @@ static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 		vp = vpage_at(addr);
 		if (!vp || !vp->enabled || (write && !vp->writable))
 			return SIM_SEGV;
-		if (vp->pte == PTE_RW || (vp->pte == PTE_WP && !write)) {
+		if (!vp->barred &&
+		    (vp->pte == PTE_RW || (vp->pte == PTE_WP && !write))) {
 			if (!vp->fr->page[vp->index])
 				sim_violation("the simulated machine maps a page without frame");
 			*bytes = vp->fr->page[vp->index] + addr % psize();
 			return SIM_OK;
 		}
 		o = SIM_OK;
-		if (vp->pte == PTE_POISON || vp->index >= vp->fr->pages) {
+		if (vp->barred || vp->pte == PTE_POISON ||
+		    vp->index >= vp->fr->pages) {
 			o = call_handler(addr, write);
 		} else {
 			sim_counts.faults++;
@@ -703,6 +708,8 @@ static int resolve(struct mkw__os_mmu *mmu, uintptr_t addr, const void *src,
 	int err = 0;
 
 	pages_check(src ? "pte_copy" : "pte_continue", addr, len);
+	if (!src && (flags & MKW__PTE_WP) && sim_config()->old_kernel)
+		sim_violation("a page is continued write-protected, which this machine cannot");
 	*done = 0;
 	if (sim_odd(4 * ODD)) {
 		sim_trace("no memory for page tables at page %llu", page_number(addr), 0, 0);
@@ -785,11 +792,28 @@ int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr)
 		return -ENOENT;
 	if (vp->index >= vp->fr->pages)
 		return -EFAULT;
-	if (vp->pte != PTE_NONE)
+	if (sim_config()->old_kernel)
+		vp->barred = true;
+	else if (vp->pte != PTE_NONE)
 		return -EEXIST;
-	vp->pte = PTE_POISON;
+	else
+		vp->pte = PTE_POISON;
 	mkw__os_wake(mmu, addr, psize());
 	return 0;
+}
+
+int mkw__os_pte_heal(uintptr_t addr, size_t len, bool writable)
+{
+	(void)writable;
+	for (uintptr_t a = addr; a < addr + len; a += psize()) {
+		struct vpage *vp;
+
+		sim_step(".heal page %llu", page_number(a), 0, 0);
+		vp = vpage_at(a);
+		if (vp)
+			vp->barred = false;
+	}
+	return mkw__os_pte_zap(addr, len);
 }
 
 int mkw__os_pte_zap(uintptr_t addr, size_t len)
@@ -825,7 +849,8 @@ int mkw__os_mmu_open(bool in_thread, struct mkw__os_mmu **out,
 		return -EMFILE;
 	*mmu = (struct mkw__os_mmu){ .open = true, .in_thread = in_thread };
 	*caps = (struct mkw__os_mmu_caps){
-		.kernel_faults = true, .poison = true,
+		.kernel_faults = true,
+		.continue_wp = !sim_config()->old_kernel,
 	};
 	*out = mmu;
 	return 0;
@@ -918,8 +943,9 @@ void sim_mmu_print(void)
 				       (unsigned long long)word_at(fr->page[i]));
 		for (unsigned i = 0; i < va_high && i < 256; i++)
 			if (va[i].fr == fr)
-				printf("  address page %u -> page %u, %s%s\n", i,
+				printf("  address page %u -> page %u, %s%s%s\n", i,
 				       va[i].index, names[va[i].pte],
+				       va[i].barred ? ", barred" : "",
 				       va[i].mmu->in_thread ? ", in-thread" : "");
 	}
 }

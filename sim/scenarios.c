@@ -277,6 +277,20 @@ static void writeback_vs_store(void)
 	stage_close();
 }
 
+static void load_vs_store(void)
+{
+	static const struct role roles[] = {
+		{ "loader", loader }, { "storer", storer },
+		{ "syncer", syncer },
+	};
+
+	set_up(2, 0);
+	/* Cached, and in no mapping but by chance. */
+	stage_read(0, stage.words_per_page, 0);
+	play_roles(roles, 2 + (variant & 1));
+	stage_close();
+}
+
 static void direct_read_into_own_mapping(void)
 {
 	static const struct role roles[] = {
@@ -622,6 +636,8 @@ const struct scenario scenarios[] = {
 	  writeback_vs_punch, 0, 0 },
 	{ "writeback-vs-store", "a dirty page is written back while it is stored to",
 	  writeback_vs_store, 0, 0 },
+	{ "load-vs-store", "a cached page is mapped by a load while it is stored to",
+	  load_vs_store, 0, 0 },
 	{ "direct-read-into-own-mapping",
 	  "the buffer of a read is a mapping of the same file",
 	  direct_read_into_own_mapping, 0, 0 },

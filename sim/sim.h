@@ -42,6 +42,7 @@ struct sim_config {
 	size_t page_size;	/* 0: 64 bytes */
 	uint64_t step_limit;	/* 0: 400,000; more is called a livelock */
 	bool oddities;		/* spurious EAGAIN, short counts */
+	bool old_kernel;	/* Linux 6.1: no protected CONTINUE, no POISON */
 	bool trace;		/* print every step as it happens */
 	struct sim_scheduler *scheduler; /* NULL: random, by the seed */
 };

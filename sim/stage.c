@@ -562,6 +562,7 @@ bool scenario_run(const struct scenario *s, const struct stage_options *opt,
 		.step_limit = s->step_limit,
 		/* Half of the runs on a machine that has no rare moods. */
 		.oddities = seed % 2,
+		.old_kernel = opt->old_kernel,
 		.trace = trace,
 	};
 

@@ -24,6 +24,7 @@ struct stage_options {
 	enum stage_policy policy;
 	uint64_t mutants;	/* as mkw__testing.mutants */
 	bool r0_off;
+	bool old_kernel;	/* as sim_config.old_kernel */
 };
 extern struct stage_options stage_options;
 

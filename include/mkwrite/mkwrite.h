@@ -81,7 +81,7 @@ struct mkw_engine_options {
  * -EINVAL   an option is out of range, or opt->size is 0 or unknown
  * -ENOMEM   no memory for the page table or the buffers
  * -ENOSYS   the kernel has no userfaultfd, or lacks a feature that is needed
- *           (write-protected mapping of existing pages: Linux 6.4)
+ *           (Linux 6.1 has them all); a message on stderr names it
  * -EPERM    userfaultfd is not permitted at all
  * -EMFILE, -ENFILE, -EAGAIN   no descriptors, or no thread
  */

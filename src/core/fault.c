@@ -260,7 +260,8 @@ static int resolve_load(struct mkw__fault *f, const struct mkw__map *m,
 			struct mkw__inode *in, uint64_t idx, uint64_t first,
 			uint64_t end, bool clean, bool writable)
 {
-	unsigned flags = writable ? 0 : MKW__PTE_WP;
+	bool protect = !writable && f->engine->caps.continue_wp;
+	unsigned flags = protect ? MKW__PTE_WP : 0;
 	unsigned shift = f->engine->page_shift;
 	size_t done;
 	int r;
@@ -284,6 +285,81 @@ static int resolve_load(struct mkw__fault *f, const struct mkw__map *m,
 	}
 	mkw__page_unlock_run(in, first, end - first, 0);
 	return outcome(f, r);
+}
+
+/*
+ * The pages around idx, of [*first, *end), whose frames are there; the others are
+ * let go. False: not even idx itself has one.
+ */
+static bool trim_to_frames(struct mkw__inode *in, uint64_t idx, uint64_t *first,
+			   uint64_t *end)
+{
+	unsigned shift = in->engine->page_shift;
+	uint64_t from = idx, to = idx;
+
+	while (to < *end && mkw__os_frames_present(in->frames, to << shift))
+		to++;
+	while (to > idx && from > *first &&
+	       mkw__os_frames_present(in->frames, (from - 1) << shift))
+		from--;
+	mkw__page_end_run(in, *first, from - *first, PG_CLEAN | PG_MAPPED);
+	to = mkw__max(to, idx + 1);
+	mkw__page_end_run(in, to, *end - to, PG_CLEAN | PG_MAPPED);
+	*first = from;
+	*end = to;
+	return mkw__os_frames_present(in->frames, idx << shift);
+}
+
+/*
+ * A load of clean pages in a mapping that may be stored to, where the kernel
+ * cannot map an existing frame protected (caps.continue_wp): mapped, then
+ * protected, and whether somebody stored in between is found out by comparing with
+ * a copy from before. The pages, locked by us, are DIRTY meanwhile: so a
+ * sync waits for them, and those that were stored to stay so. f->buf is ours.
+ */
+static int resolve_by_window(struct mkw__fault *f, const struct mkw__map *m,
+			     struct mkw__inode *in, uint64_t idx,
+			     uint64_t first, uint64_t end)
+{
+	struct mkw_engine *e = f->engine;
+	unsigned shift = e->page_shift;
+	unsigned char *before = f->buf->mem, *after;
+	size_t done = 0, done_before = 0, len;
+	bool open;
+	int r;
+
+	if (!trim_to_frames(in, idx, &first, &end)) {
+		mkw__pool_buf_put(e, f->buf);
+		f->buf = NULL;
+		return frame_missing(in, idx, true);
+	}
+	len = (end - first) << shift;
+	after = before + len;
+	mkw__os_frames_read(in->frames, first << shift, before, len);
+	r = mkw__os_pte_continue(m->mmu, mkw__map_addr(m, idx),
+				 (end - idx) << shift, MKW__PTE_DONTWAKE, &done);
+	if (first < idx)
+		mkw__os_pte_continue(m->mmu, mkw__map_addr(m, first),
+				     (idx - first) << shift, MKW__PTE_DONTWAKE,
+				     &done_before);
+	open = (done || done_before) && mkw__map_protect(in, first, end - first);
+	mkw__os_frames_read(in->frames, first << shift, after, len);
+	for (uint64_t i = first; i < end; i++) {
+		size_t at = (i - first) << shift;
+		bool same = MKW__MUTANT(WINDOW_NOT_COMPARED) ||
+			    !memcmp(before + at, after + at, e->page);
+
+		if (open)
+			mkw__page_unlock_run(in, i, 1, 0);
+		else
+			mkw__page_end_run(in, i, 1, PG_MAPPED |
+					  (same ? PG_CLEAN : PG_DIRTY));
+	}
+	mkw__pool_buf_put(e, f->buf);
+	f->buf = NULL;
+	/* Also after an error: what was mapped, and what may be tried again. */
+	mkw__os_wake(m->mmu, mkw__map_addr(m, first), len);
+	return outcome(f, done || r == -EEXIST ? 0 : r);
 }
 
 /* May the page join a run whose pages are (not) writable? */
@@ -312,33 +388,49 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	const unsigned open = PG_BIT(PG_DIRTY) | PG_BIT(PG_WB_DIRTY);
 	uint32_t word = mkw__page_get_locked(in, idx);
 	uint64_t first = idx, end = idx + 1, from, to;
-	bool clean = PG_STATE(word) == PG_CLEAN, writable;
+	bool clean = PG_STATE(word) == PG_CLEAN, writable, window;
 	unsigned mask;
 
 	f->stale = f->write && m->writable && clean && may_be_stale(f, in);
-	if (f->write && m->writable && !f->stale) {
+	window = m->writable && !f->engine->caps.continue_wp;
+	/* What is being written has a block to be written to again. */
+	if ((f->write && m->writable && !f->stale) ||
+	    (window && PG_STATE(word) == PG_WRITEBACK)) {
 		mkw__page_set_locked(in, idx, pg_stored(word));
 		lock_page_locked(in, idx, PG_WRITABLE);
 		mkw__mutex_unlock(&in->tree);
 		return resolve_store(f, m, in, idx, clean);
 	}
 	writable = m->writable && pg_in(word, open);
+	window = window && !writable;
+	if (window && !(f->buf = mkw__pool_buf_get(f->engine))) {
+		mkw__mutex_unlock(&in->tree);
+		return park_on_pool(f);
+	}
 	mask = writable ? open : PG_PRESENT_MASK & ~(m->writable ? open : 0);
-	/* The mapping may have been cut since the ticket was taken. */
+	if (window)
+		mask = PG_BIT(PG_CLEAN);
+	/* The mapping may have been cut since the ticket was taken. A window's
+	 * buffer holds its pages twice. */
 	mkw__map_pages(m, &from, &to);
 	from = mkw__max(from, f->first);
-	to = mkw__min(to, f->end);
+	to = mkw__min(mkw__min(to, f->end), idx + MKW__IO_PAGES / 2);
 	while (end < to && joins(mkw__page_get_locked(in, end), mask))
 		end++;
-	while (first > from &&
+	while (first > from && end - first < MKW__IO_PAGES / 2 &&
 	       joins(mkw__page_get_locked(in, first - 1), mask))
 		first--;
 	if (MKW__MUTANT(NEIGHBOUR_WRITABLE))
 		writable = m->writable;
-	for (uint64_t i = first; i < end; i++)
-		lock_page_locked(in, i, writable ? PG_WRITABLE : 0);
+	for (uint64_t i = first; i < end; i++) {
+		if (window)
+			mkw__page_set_locked(in, i, pg_stored(
+				mkw__page_get_locked(in, i)));
+		lock_page_locked(in, i, writable || window ? PG_WRITABLE : 0);
+	}
 	mkw__mutex_unlock(&in->tree);
-	return resolve_load(f, m, in, idx, first, end, clean, writable);
+	return window ? resolve_by_window(f, m, in, idx, first, end) :
+			resolve_load(f, m, in, idx, first, end, clean, writable);
 }
 
 /* Steps 2 to 5 for a fault on page idx of mapping m; table held. */
@@ -482,8 +574,6 @@ static void poison(struct mkw__fault *f)
 	m = mkw__map_find(f->addr);
 	if (m && m->mmu == f->mmu && m->inode == in &&
 	    mkw__map_addr(m, f->fill_first) == page_base(f)) {
-		if (!f->engine->caps.poison)
-			mkw__os_panic("a page of a mapping cannot be read, and this kernel has no UFFDIO_POISON (Linux 6.6) to say so to the thread that waits for it");
 		/* Before the poison: who makes the page readable must see it. */
 		atomic_store_explicit(&in->poisoned, true,
 				      memory_order_release);
@@ -667,6 +757,8 @@ enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 
 	mkw__map_table_lock(&table);
 	m = mkw__map_find(addr);
+	if (m && write && !m->writable)
+		m = NULL;
 	if (m) {
 		/* The engine lasts as long as the pin. */
 		in = m->inode;

@@ -149,12 +149,17 @@ void mkw__map_zap(struct mkw__inode *in, uint64_t first, size_t n)
 void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	struct mkw__range_req table;
+	struct mkw__map *m;
+	uintptr_t addr;
+	size_t len;
 
 	if (first == end ||
 	    !atomic_load_explicit(&in->poisoned, memory_order_acquire))
 		return;
 	mkw__map_table_lock(&table);
-	mkw__map_zap(in, first, end - first);
+	TAILQ_FOREACH(m, &in->maps, of_inode)
+		if (map_clip(m, first, end, &addr, &len))
+			mkw__os_pte_heal(addr, len, m->writable);
 	mkw__map_table_unlock(&table);
 }
 

@@ -101,13 +101,15 @@ void mkw__os_event_reset(struct mkw__os_event *ev);
 
 /*
  * Blocks every signal for the calling thread but those that a fault raises
- * (SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP), so that no handler of the
- * application runs, and no cancellation happens, while a lock is held.
+ * (SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP), and cancellation of either kind,
+ * so that no handler of the application runs, and no thread ends, while a
+ * lock is held.
  * *saved is for _restore(), which restores errno as well. Pairs nest.
  */
 struct mkw__os_sigmask {
 	uint64_t bits;
 	int err;
+	int cancel;
 };
 void mkw__os_signals_block(struct mkw__os_sigmask *saved);
 void mkw__os_signals_restore(const struct mkw__os_sigmask *saved);
@@ -141,7 +143,7 @@ struct mkw__os_mmu;
 
 struct mkw__os_mmu_caps {
 	bool kernel_faults;	/* faults inside system calls are served */
-	bool poison;		/* pte_poison works (Linux 6.6) */
+	bool continue_wp;	/* pte_continue takes MKW__PTE_WP (Linux 6.4) */
 };
 
 /*
@@ -156,7 +158,8 @@ void mkw__os_mmu_close(struct mkw__os_mmu *mmu);
  * What the in-thread handler made of a fault.
  *   RETRY    resolved, or worth another try: access again
  *   FAIL     the access has no page (I/O error, past the end): SIGBUS
- *   FOREIGN  not an address of the engine: to whoever handled SIGBUS before
+ *   FOREIGN  not an address of the engine, or not an access that its mapping
+ *            allows: to whoever handled the signal before
  */
 enum mkw__os_verdict { MKW__OS_RETRY, MKW__OS_FAIL, MKW__OS_FOREIGN };
 
@@ -258,9 +261,14 @@ int mkw__os_pte_copy(struct mkw__os_mmu *mmu, uintptr_t addr, const void *src,
 		     size_t len, unsigned flags, size_t *done);
 int mkw__os_pte_protect(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
 			bool wp, unsigned flags);
-/* Makes accesses of one page raise SIGBUS, until it is zapped or truncated. */
+/*
+ * Makes accesses of one page, which is not mapped, raise SIGBUS until it is
+ * healed. (A zap or a truncation may lift it, or not.)
+ */
 int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr);
-/* Removes the mapped pages of the range; the frames stay. Lifts poison. */
+/* Lifts poison, and zaps. writable: as mkw__os_map_enable() was told. */
+int mkw__os_pte_heal(uintptr_t addr, size_t len, bool writable);
+/* Removes the mapped pages of the range; the frames stay. */
 int mkw__os_pte_zap(uintptr_t addr, size_t len);
 /* Makes accesses that sleep on the range fault again from the start. */
 void mkw__os_wake(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len);

@@ -137,12 +137,18 @@ static void publish(struct rig *r, unsigned index, uint64_t word)
 
 static void map_page(struct rig *r, unsigned index, unsigned flags)
 {
+	bool later = (flags & MKW__PTE_WP) && !caps.continue_wp;
 	size_t done;
 
 	assert_int_equal(mkw__os_pte_continue(pager_mmu, page_at(r, index),
-					      page, flags, &done),
+					      page, later ? 0 : flags, &done),
 			 0);
 	assert_int_equal(done, page);
+	if (later)
+		assert_int_equal(mkw__os_pte_protect(pager_mmu,
+						     page_at(r, index), page,
+						     true, 0),
+				 0);
 }
 
 /* ---- accesses in a thread --------------------------------------------- */
@@ -749,6 +755,7 @@ static void test_copy_into_mapping(void **state)
 
 static void test_outcomes(void **state)
 {
+	unsigned wp = caps.continue_wp ? MKW__PTE_WP : 0;
 	struct rig r;
 	size_t done;
 	char *bad;
@@ -761,19 +768,19 @@ static void test_outcomes(void **state)
 	}
 	/* A prefix, then the reason why it ended. */
 	assert_int_equal(mkw__os_pte_continue(pager_mmu, r.at, 16 * page,
-					      MKW__PTE_WP, &done),
+					      wp, &done),
 			 -EAGAIN);
 	assert_int_equal(done, 5 * page);
 	assert_int_equal(mkw__os_pte_continue(pager_mmu, page_at(&r, 5),
-					      11 * page, MKW__PTE_WP, &done),
+					      11 * page, wp, &done),
 			 -EFAULT);
 	assert_int_equal(done, 0);
 	assert_int_equal(mkw__os_pte_continue(pager_mmu, r.at, 16 * page,
-					      MKW__PTE_WP, &done),
+					      wp, &done),
 			 -EEXIST);
 	assert_int_equal(done, 0);
 	assert_int_equal(mkw__os_pte_continue(pager_mmu, page_at(&r, 6),
-					      10 * page, MKW__PTE_WP, &done),
+					      10 * page, wp, &done),
 			 0);
 	assert_int_equal(done, 10 * page);
 
@@ -870,10 +877,6 @@ static void test_poison(void **state)
 	struct rig r;
 
 	(void)state;
-	if (!caps.poison) {
-		print_message("skipped: no UFFDIO_POISON (Linux 6.6)\n");
-		skip();
-	}
 	rig_open(&r);
 	/* It wakes who sleeps there. */
 	start_load(&a, page_at(&r, 0));
@@ -882,10 +885,10 @@ static void test_poison(void **state)
 	assert_int_equal(finish(&a), -EFAULT);
 	assert_int_equal(mkw__os_pte_poison(pager_mmu, page_at(&r, 0)), 0);
 	assert_int_equal(try_store(page_at(&r, 0), 1), -EFAULT);
-	/* A frame does not lift it, a zap does. */
+	/* A frame does not lift it, healing does. */
 	publish(&r, 0, 1);
 	assert_int_equal(try_load(page_at(&r, 0)), -EFAULT);
-	assert_int_equal(mkw__os_pte_zap(page_at(&r, 0), page), 0);
+	assert_int_equal(mkw__os_pte_heal(page_at(&r, 0), page, true), 0);
 	start_load(&a, page_at(&r, 0));
 	next_fault(&r);
 	map_page(&r, 0, MKW__PTE_WP);
@@ -910,15 +913,57 @@ static void test_poison(void **state)
 				 0);
 		assert_int_equal(try_load(page_at(&r, i)), -EFAULT);
 	}
-	/* A truncation lifts it as well. */
+	/* Of several at once, after a truncation. */
 	assert_int_equal(mkw__os_frames_resize(r.fr, page), 0);
 	assert_int_equal(mkw__os_frames_resize(r.fr, RIG_PAGES * page), 0);
+	assert_int_equal(mkw__os_pte_heal(r.at, RIG_PAGES * page, true), 0);
 	start_load(&a, page_at(&r, 4));
 	next_fault(&r);
 	publish(&r, 4, 44);
 	map_page(&r, 4, 0);
 	assert_int_equal(finish(&a), 0);
 	assert_int_equal(a.word, 44);
+	rig_close(&r);
+}
+
+/* The calls do not mind that the application has locked a part in memory. */
+static void test_pieces(void **state)
+{
+	struct rig r;
+	size_t done = 0, step;
+	int err;
+
+	(void)state;
+	rig_open(&r);
+	assert_int_equal(mlock2((void *)page_at(&r, 2), 2 * page,
+				MLOCK_ONFAULT),
+			 0);
+	for (unsigned i = 0; i < 3; i++)
+		publish(&r, i, i);
+	while (done < 3 * page) {
+		err = mkw__os_pte_continue(pager_mmu, r.at + done,
+					   3 * page - done, 0, &step);
+		assert_true(!err || (err == -EAGAIN && step));
+		done += step;
+	}
+	while (done < 6 * page) {
+		err = mkw__os_pte_copy(pager_mmu, r.at + done, r.buf,
+				       6 * page - done, 0, &step);
+		assert_true(!err || (err == -EAGAIN && step));
+		done += step;
+	}
+	assert_int_equal(mkw__os_pte_protect(pager_mmu, r.at, 6 * page, true, 0),
+			 0);
+	for (unsigned i = 0; i < 6; i++) {
+		struct access a;
+
+		start_store(&a, page_at(&r, i), i + 7);
+		assert_true(next_fault(&r).wp);
+		assert_int_equal(mkw__os_pte_protect(pager_mmu, page_at(&r, i),
+						     page, false, 0),
+				 0);
+		assert_int_equal(finish(&a), 0);
+	}
 	rig_close(&r);
 }
 
@@ -1021,8 +1066,8 @@ static void test_map(void **state)
 	publish(&r, 4, 44);
 	start_load(&a, addr + page);
 	assert_int_equal(next_fault(&r).addr, addr + page);
-	assert_int_equal(mkw__os_pte_continue(pager_mmu, addr + page, page,
-					      MKW__PTE_WP, &done),
+	assert_int_equal(mkw__os_pte_continue(pager_mmu, addr + page, page, 0,
+					      &done),
 			 0);
 	assert_int_equal(finish(&a), 0);
 	assert_int_equal(a.word, 44);
@@ -1118,9 +1163,10 @@ static enum mkw__os_verdict resolve(uintptr_t addr, bool write)
 	errno = ENOTTY;
 	if (seen.verdict != MKW__OS_RETRY)
 		return seen.verdict;
-	if (mkw__os_pte_continue(inline_mmu, at, page, write ? 0 : MKW__PTE_WP,
-				 &done) == -EEXIST)
+	if (mkw__os_pte_continue(inline_mmu, at, page, 0, &done) == -EEXIST)
 		mkw__os_pte_protect(inline_mmu, at, page, false, 0);
+	else if (!write)
+		mkw__os_pte_protect(inline_mmu, at, page, true, 0);
 	return MKW__OS_RETRY;
 }
 
@@ -1944,6 +1990,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_bare_wakes),
 		cmocka_unit_test(test_wake_after_unmap),
 		cmocka_unit_test(test_poison),
+		cmocka_unit_test(test_pieces),
 		cmocka_unit_test(test_take_away),
 		cmocka_unit_test(test_zap_locked_memory),
 		cmocka_unit_test(test_map),
@@ -1967,6 +2014,7 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		return child_main(argv[1]);
 	self_path = "/proc/self/exe";
+	mkw__os_mmu_old_kernel(getenv("MKW_OLD_KERNEL"));
 	err = mkw__os_mmu_open(false, &pager_mmu, &caps);
 	if (err) {
 		printf("skipped: no userfaultfd: %s\n", strerror(-err));
@@ -1974,7 +2022,7 @@ int main(int argc, char **argv)
 	}
 	err = mkw__os_mmu_open(true, &inline_mmu, &inline_caps);
 	if (err || inline_caps.kernel_faults) {
-		printf("skipped: needs Linux 6.4: %s\n", strerror(-err));
+		printf("skipped: no second userfaultfd: %s\n", strerror(-err));
 		return 77;
 	}
 	failed = cmocka_run_group_tests(tests, NULL, NULL);

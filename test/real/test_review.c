@@ -1076,7 +1076,7 @@ int main(void)
 
 	page = (size_t)sysconf(_SC_PAGESIZE);
 	access_begin();
-	if (!access_can_poison())
+	if (!access_possible())
 		return 77;
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
 		way = &ways[i];

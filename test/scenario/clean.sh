@@ -1,7 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# clean.sh SIM POLICY SEEDS: no seed of any scenario finds anything under a policy
-# that excludes faults.
+# clean.sh SIM POLICY SEEDS [OPTION...]: no seed of any scenario finds anything under
+# a policy that excludes faults.
 set -u
-exec "$1" --policy "$2" --seeds "$3"
+sim=$1 policy=$2 seeds=$3
+shift 3
+exec "$sim" --policy "$policy" --seeds "$seeds" "$@"

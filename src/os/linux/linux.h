@@ -16,8 +16,18 @@
 struct mkw__os_mmu {
 	int fd;
 	bool in_thread;
+	bool poison;	/* UFFDIO_POISON works (Linux 6.6) */
 	struct mkw__os_mmu_caps caps;
 };
+
+/* For tests: mmus opened from now on make do with what Linux 6.1 has. */
+void mkw__os_mmu_old_kernel(bool on);
+
+/* Is the caller between mkw__os_signals_block() and _restore()? */
+bool mkw__task_masked(void);
+
+/* Has a page been barred, so that a SIGSEGV may be poison? See mmu.c. */
+bool mkw__mmu_bars_pages(void);
 
 /* The memfd, for mapping it. */
 int mkw__frames_fd(const struct mkw__os_frames *fr);

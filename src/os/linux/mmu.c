@@ -4,15 +4,25 @@
  *
  * What is asked of the kernel, and what is not:
  *   required   MINOR and write protection on shared memory (Linux 5.19)
- *   asked for  EXACT_ADDRESS, POISON, where they are; SIGBUS for an mmu whose
- *              faults are served in their own thread
+ *   asked for  EXACT_ADDRESS, POISON (6.6), where they are; SIGBUS for an mmu
+ *              whose faults are served in their own thread
  *   never      EVENT_*: with them the engine's own madvise() and munmap()
  *              would wait for its own pager to read a message
  *   never      WP_UNPOPULATED: it is about anonymous memory. On shared memory
  *              UFFDIO_WRITEPROTECT leaves a marker in an empty entry with or
  *              without it
- * Whether CONTINUE takes the write-protect mode, and whether POISON works, is
- * tried on a scratch page, because kernels get features ported back.
+ * Whether CONTINUE takes the write-protect mode (6.4), and whether POISON works,
+ * is tried on a scratch page, because kernels get features ported back. Without
+ * the one the core maps in two steps (core/fault.c). Without the other a
+ * poisoned page is *barred*: made PROT_NONE. An access is SIGSEGV then, which
+ * trap.c turns into SIGBUS for whoever handles that; inside a system call it is
+ * EFAULT either way. Healing gives the access back in one step. A barred page
+ * is a piece of memory map of its own while it lasts.
+ *
+ * Pieces. The kernel takes these calls for one piece of memory map at a time
+ * and says ENOENT where a range has two (WRITEPROTECT since 6.4 is better). An
+ * application makes some by mlock(), we by barring pages. A range that is not
+ * found is therefore taken page by page.
  *
  * Markers. A write-protected page of shared memory that is zapped or punched
  * leaves a marker in its entry, so that protection survives. CONTINUE and COPY
@@ -111,7 +121,7 @@ static void tell_refused(int err)
 
 	if (err == -ENOSYS)
 		todo = "; mkwrite needs a kernel built with CONFIG_USERFAULTFD, "
-		       "Linux 6.4 or newer";
+		       "Linux 6.1 or newer";
 	else if (err == -EPERM)
 		todo = "; allow userfaultfd(2) in the seccomp or container "
 		       "profile of this process";
@@ -133,6 +143,21 @@ static void tell_user_only(void)
 		"/dev/userfaultfd, or CAP_SYS_PTRACE.\n");
 }
 
+static int poison(struct mkw__os_mmu *mmu, uintptr_t addr, size_t page)
+{
+	struct mkw__uffdio_poison p = { .range = { .start = addr,
+						   .len = page } };
+
+	return ioctl(mmu->fd, MKW_UFFDIO_POISON, &p) ? -errno : 0;
+}
+
+static _Atomic bool old_kernel;
+
+void mkw__os_mmu_old_kernel(bool on)
+{
+	atomic_store(&old_kernel, on);
+}
+
 /* Tries CONTINUE with write protection, and POISON, on pages of our own. */
 static int try_modes(struct mkw__os_mmu *mmu)
 {
@@ -150,22 +175,18 @@ static int try_modes(struct mkw__os_mmu *mmu)
 			   &addr);
 	if (err)
 		goto out_close;
+	mmu->caps.continue_wp = true;
 	do {
 		err = mkw__os_pte_continue(mmu, addr, page, MKW__PTE_WP, &done);
 	} while (err == -EAGAIN);
-	if (err) {
-		fprintf(stderr, "mkwrite: asked UFFDIO_CONTINUE to map a page "
-				"write-protected, got: %s; Linux 6.4 can\n",
-			strerror(-err));
-		err = -ENOSYS;
-		goto out_unmap;
-	}
+	mmu->caps.continue_wp = !err;
 	do {
-		err = mkw__os_pte_poison(mmu, addr + page);
+		err = poison(mmu, addr + page, page);
 	} while (err == -EAGAIN);
-	mmu->caps.poison = !err;
+	mmu->poison = !err;
+	if (atomic_load(&old_kernel))
+		mmu->caps.continue_wp = mmu->poison = false;
 	err = 0;
-out_unmap:
 	munmap((void *)addr, 2 * page);
 out_close:
 	close(fd);
@@ -337,6 +358,8 @@ int mkw__os_pte_continue(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
 	struct uffdio_continue c = { .range = { .start = addr, .len = len } };
 	int err;
 
+	if ((flags & MKW__PTE_WP) && !mmu->caps.continue_wp)
+		mkw__os_panic("asked to map a page protected, which this kernel cannot (Linux 6.4)");
 	if (flags & MKW__PTE_WP)
 		c.mode |= MKW_UFFDIO_CONTINUE_MODE_WP;
 	if (flags & MKW__PTE_DONTWAKE)
@@ -346,6 +369,11 @@ int mkw__os_pte_continue(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
 	if (err == -EINVAL && c.mapped == -EINVAL)
 		err = -EFAULT;
 	*done = progress(c.mapped);
+	if (err == -ENOENT && !*done && len > mkw__os_page_size()) {
+		err = mkw__os_pte_continue(mmu, addr, mkw__os_page_size(),
+					   flags, done);
+		return err ? err : -EAGAIN;
+	}
 	return err;
 }
 
@@ -363,11 +391,16 @@ int mkw__os_pte_copy(struct mkw__os_mmu *mmu, uintptr_t addr, const void *src,
 		c.mode |= UFFDIO_COPY_MODE_DONTWAKE;
 	err = ioctl(mmu->fd, UFFDIO_COPY, &c) ? -errno : 0;
 	*done = progress(c.copy);
+	if (err == -ENOENT && !*done && len > mkw__os_page_size()) {
+		err = mkw__os_pte_copy(mmu, addr, src, mkw__os_page_size(),
+				       flags, done);
+		return err ? err : -EAGAIN;
+	}
 	return err;
 }
 
-int mkw__os_pte_protect(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
-			bool wp, unsigned flags)
+static int protect(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len, bool wp,
+		   unsigned flags)
 {
 	struct uffdio_writeprotect w = { .range = { .start = addr,
 						    .len = len } };
@@ -380,12 +413,41 @@ int mkw__os_pte_protect(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
 	return ioctl(mmu->fd, UFFDIO_WRITEPROTECT, &w) ? -errno : 0;
 }
 
-static int poison(struct mkw__os_mmu *mmu, uintptr_t addr, size_t page)
+int mkw__os_pte_protect(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
+			bool wp, unsigned flags)
 {
-	struct mkw__uffdio_poison p = { .range = { .start = addr,
-						   .len = page } };
+	size_t page = mkw__os_page_size();
+	int err = protect(mmu, addr, len, wp, flags), one;
 
-	return ioctl(mmu->fd, MKW_UFFDIO_POISON, &p) ? -errno : 0;
+	if (err != -ENOENT)
+		return err;
+	for (size_t at = 0; at < len; at += page) {
+		one = protect(mmu, addr + at, page, wp, flags);
+		if (one && one != -ENOENT)
+			return one;
+		err = one ? err : 0;
+	}
+	return err;
+}
+
+static _Atomic bool bars_pages;
+
+bool mkw__mmu_bars_pages(void)
+{
+	return atomic_load(&bars_pages);
+}
+
+static int bar(struct mkw__os_mmu *mmu, uintptr_t addr, size_t page)
+{
+	int err;
+
+	atomic_store(&bars_pages, true);
+	err = mkw__os_pte_zap(addr, page);
+	if (!err && mprotect((void *)addr, page, PROT_NONE))
+		err = -errno;
+	if (!err)
+		mkw__os_wake(mmu, addr, page);
+	return err;
 }
 
 int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr)
@@ -393,6 +455,8 @@ int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr)
 	size_t page = mkw__os_page_size();
 	int err;
 
+	if (!mmu->poison)
+		return bar(mmu, addr, page);
 	err = poison(mmu, addr, page);
 	if (err != -EEXIST)
 		return err;
@@ -405,6 +469,15 @@ int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr)
 		err = mkw__os_pte_protect(mmu, addr, page, false,
 					  MKW__PTE_DONTWAKE);
 	return err ? err : poison(mmu, addr, page);
+}
+
+int mkw__os_pte_heal(uintptr_t addr, size_t len, bool writable)
+{
+	int err = 0;
+
+	if (mkw__mmu_bars_pages())
+		err = mkw__os_map_enable(addr, len, writable);
+	return err ? err : mkw__os_pte_zap(addr, len);
 }
 
 int mkw__os_pte_zap(uintptr_t addr, size_t len)

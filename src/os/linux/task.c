@@ -143,20 +143,34 @@ static void set_mask(uint64_t bits, uint64_t *old)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &bits, old, sizeof(bits));
 }
 
+/* initial-exec: the fault handler may not allocate on first use. */
+static _Thread_local unsigned masked __attribute__((tls_model("initial-exec")));
+
+bool mkw__task_masked(void)
+{
+	return masked > 0;
+}
+
 void mkw__os_signals_block(struct mkw__os_sigmask *saved)
 {
+	saved->err = errno;
+	/* Before the mask goes up: a pending cancellation is not ours to act on. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &saved->cancel);
 	/*
 	 * Set, not added to: a fault of a user copy must reach our handler
 	 * even where the application had blocked SIGBUS.
 	 */
-	saved->err = errno;
 	set_mask(~FAULT_SIGNALS, &saved->bits);
+	masked++;
 }
 
 void mkw__os_signals_restore(const struct mkw__os_sigmask *saved)
 {
+	masked--;
 	set_mask(saved->bits, NULL);
 	errno = saved->err;
+	/* May end the thread here, if it is to be cancelled asynchronously. */
+	pthread_setcancelstate(saved->cancel, NULL);
 }
 
 /* ---- tasks ------------------------------------------------------------ */

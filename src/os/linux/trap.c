@@ -16,16 +16,17 @@
  *
  * Order in the handlers, for a fault that the kernel reports:
  *   1. an address of an alias mapping: the engine's own bug, panic
- *   2. SIGBUS: the in-thread handler of the engine. RETRY: return, so that the
- *      access runs again. It is asked before 3, because a user copy may touch a
- *      mapping whose faults are served in their own thread
- *   3. the access was made by a copy: -EFAULT
- *   4. to whoever handled the signal before us, with the signal mask that it
- *      would have had. Where that was the default or nobody: the default is
- *      put back and the access runs into it again, so that the process ends by
- *      the right signal at the right place.
+ *   2. an access by a copy, in a thread that holds locks of the engine: such
+ *      memory is no mapping of ours (R0): -EFAULT
+ *   3. SIGBUS, or SIGSEGV that may come from a barred page (mmu.c): the in-thread
+ *      handler of the engine. RETRY: return, so that the access runs again
+ *   4. the access was made by a copy: -EFAULT
+ *   5. to whoever handled the signal before us, with the signal mask that it
+ *      would have had; of a barred page as SIGBUS. Where that was the default
+ *      or nobody: the default is put back and the access runs into it again,
+ *      so that the process ends by the right signal at the right place.
  * A signal that was sent (kill, raise), and the notice of a memory error that
- * hit no access of this thread, go straight to 4.
+ * hit no access of this thread, go straight to 5.
  *
  * A handler that the application installs after us replaces ours: faults of
  * in-thread mappings then kill, and bad addresses in copies reach that handler.
@@ -313,7 +314,12 @@ static uint64_t bits_of(const sigset_t *set)
 	return bits;
 }
 
-static void hand_on(int sig, siginfo_t *si, ucontext_t *uc, bool sent)
+/*
+ * sent: by somebody, not by an access. Else comes_again says whether the access
+ * will raise sig once more when we return.
+ */
+static void hand_on(int sig, siginfo_t *si, ucontext_t *uc, bool sent,
+		    bool comes_again)
 {
 	struct sigaction prev = sig == SIGBUS ? previous_bus : previous_segv;
 	bool plain = !(prev.sa_flags & SA_SIGINFO);
@@ -325,9 +331,12 @@ static void hand_on(int sig, siginfo_t *si, ucontext_t *uc, bool sent)
 		      prev.sa_handler == SIG_IGN)) {
 		prev.sa_handler = SIG_DFL;
 		sigaction(sig, &prev, NULL);
-		/* A fault comes again by itself; this waits for our return. */
-		if (sent)
-			syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), sig);
+		if (comes_again)
+			return;
+		/* It waits for our return. A fault does not ask for the mask. */
+		if (!sent)
+			sigdelset(&uc->uc_sigmask, sig);
+		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), sig);
 		return;
 	}
 	mask = bits_of(&uc->uc_sigmask) | bits_of(&prev.sa_mask);
@@ -340,34 +349,52 @@ static void hand_on(int sig, siginfo_t *si, ucontext_t *uc, bool sent)
 		prev.sa_sigaction(sig, si, uc);
 }
 
-static bool resolved(uintptr_t addr, bool write)
+static enum mkw__os_verdict ask_core(uintptr_t addr, bool write)
 {
 	mkw__os_handler *fn = atomic_load(&core_handler);
 
-	return fn && fn(addr, write) == MKW__OS_RETRY;
+	return fn ? fn(addr, write) : MKW__OS_FOREIGN;
+}
+
+/*
+ * An access that faulted, by an address: true when it is dealt with. Else *sig is
+ * what it means: a page that poison has barred raises SIGSEGV and means SIGBUS.
+ */
+static bool served(int *sig, siginfo_t *si, ucontext_t *uc)
+{
+	uintptr_t pc = context_pc(uc), addr = (uintptr_t)si->si_addr;
+	bool copy = pc >= (uintptr_t)mkw__trap_begin &&
+		    pc < (uintptr_t)mkw__trap_end;
+	enum mkw__os_verdict v = MKW__OS_FOREIGN;
+	bool write = context_is_write(uc);
+
+	mkw__frames_check_stray(addr, write);
+	/* Where locks are held memory is ordinary, and nobody to be asked (R0). */
+	if (!(copy && mkw__task_masked()) &&
+	    (*sig == SIGBUS ||
+	     (si->si_code == SEGV_ACCERR && mkw__mmu_bars_pages())))
+		v = ask_core(addr, write);
+	if (v == MKW__OS_RETRY)
+		return true;
+	if (copy) {
+		context_set_pc(uc, (uintptr_t)mkw__trap_landing);
+		return true;
+	}
+	if (v == MKW__OS_FAIL && *sig == SIGSEGV) {
+		*sig = si->si_signo = SIGBUS;
+		si->si_code = BUS_ADRERR;
+	}
+	return false;
 }
 
 static void on_signal(int sig, siginfo_t *si, void *context)
 {
-	ucontext_t *uc = context;
-	uintptr_t pc = context_pc(uc), addr = (uintptr_t)si->si_addr;
 	bool sent = si->si_code <= 0;
-	int saved_errno = errno;
+	int saved_errno = errno, means = sig;
 
-	if (!sent && !(sig == SIGBUS && si->si_code == BUS_MCEERR_AO)) {
-		bool write = context_is_write(uc);
-
-		mkw__frames_check_stray(addr, write);
-		if (sig == SIGBUS && resolved(addr, write))
-			goto out;
-		if (pc >= (uintptr_t)mkw__trap_begin &&
-		    pc < (uintptr_t)mkw__trap_end) {
-			context_set_pc(uc, (uintptr_t)mkw__trap_landing);
-			goto out;
-		}
-	}
-	hand_on(sig, si, uc, sent);
-out:
+	if (sent || (sig == SIGBUS && si->si_code == BUS_MCEERR_AO) ||
+	    !served(&means, si, context))
+		hand_on(means, si, context, sent, !sent && means == sig);
 	errno = saved_errno;
 }
 
