@@ -16,6 +16,7 @@
 #ifndef MKW_CHECK_H
 #define MKW_CHECK_H
 
+#include <linux/falloc.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -70,7 +71,20 @@ struct target {
 	void *priv;
 };
 
-/* Calls return a count or 0, or a negative errno. Offsets are in bytes. */
+/* Modes of fallocate(2). */
+#define FALLOC_PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define FALLOC_ZERO (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
+
+/* How bytes are moved by pread and pwrite; what a target lacks it ignores. */
+#define WAY_DIRECT 0x1u
+#define WAY_URING 0x2u		/* submitted to a ring, and waited for */
+#define WAY_DSYNC 0x4u
+#define WAY_NOWAIT 0x8u		/* may say -EAGAIN */
+
+/*
+ * Calls return a count or 0, or a negative errno. Offsets are in bytes. Those
+ * of the last group may be NULL.
+ */
 struct target_ops {
 	const char *name;
 	/* Are unmapped operations promised to be atomic as a whole? */
@@ -79,15 +93,23 @@ struct target_ops {
 	int (*open)(struct target *t, const struct check_config *cfg,
 		    size_t len);
 	ssize_t (*pread)(struct target *t, void *buf, size_t len, off_t off,
-			 bool direct);
+			 unsigned way);
 	ssize_t (*pwrite)(struct target *t, const void *buf, size_t len,
-			  off_t off, bool direct);
-	int (*punch)(struct target *t, off_t off, off_t len);
-	int (*zero)(struct target *t, off_t off, off_t len);
+			  off_t off, unsigned way);
+	int (*fallocate)(struct target *t, int mode, off_t off, off_t len);
 	int (*truncate)(struct target *t, off_t size);
 	int (*sync)(struct target *t);
 	/* Leaves nothing behind. */
 	void (*close)(struct target *t);
+
+	/* By way of the mapping. */
+	int (*msync)(struct target *t, off_t off, size_t len);
+	/* What is clean in the cache leaves it, as far as that can be had. */
+	int (*drop)(struct target *t);
+	/* Bytes that the file system counts for the file, in its st_blocks. */
+	int64_t (*blocks)(struct target *t);
+	/* A descriptor of the file system, for what concerns all of it. */
+	int (*fd)(struct target *t);
 };
 
 extern const struct target_ops mkw__check_kernel_target;

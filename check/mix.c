@@ -220,7 +220,8 @@ void mkw__check_do(struct worker *w, enum op_kind kind, uint32_t word,
 {
 	struct target *t = w->target;
 	struct rec *rec = log_begin(&w->log, kind, word, words);
-	bool direct = kind == OP_DIRECT_READ || kind == OP_DIRECT_WRITE;
+	unsigned way = kind == OP_DIRECT_READ || kind == OP_DIRECT_WRITE ?
+			       WAY_DIRECT : 0;
 	off_t off = (off_t)(word * WORD), len = (off_t)(words * WORD);
 	ssize_t got = 0;
 	uint64_t start;
@@ -246,17 +247,17 @@ void mkw__check_do(struct worker *w, enum op_kind kind, uint32_t word,
 		break;
 	case OP_READ:
 	case OP_DIRECT_READ:
-		got = t->ops->pread(t, w->buf, (size_t)len, off, direct);
+		got = t->ops->pread(t, w->buf, (size_t)len, off, way);
 		break;
 	case OP_WRITE:
 	case OP_DIRECT_WRITE:
-		got = t->ops->pwrite(t, w->buf, (size_t)len, off, direct);
+		got = t->ops->pwrite(t, w->buf, (size_t)len, off, way);
 		break;
 	case OP_PUNCH:
-		got = t->ops->punch(t, off, len);
+		got = t->ops->fallocate(t, FALLOC_PUNCH, off, len);
 		break;
 	case OP_ZERO:
-		got = t->ops->zero(t, off, len);
+		got = t->ops->fallocate(t, FALLOC_ZERO, off, len);
 		break;
 	case OP_TRUNCATE:
 		got = t->ops->truncate(t, off);

@@ -567,10 +567,12 @@ static int prepare(struct run *run)
 		w->can_punch = true;
 		w->can_zero = true;
 	}
-	if (!probe(run, OP_PUNCH, t->ops->punch(t, 0, (off_t)page)))
+	if (!probe(run, OP_PUNCH, t->ops->fallocate(t, FALLOC_PUNCH, 0,
+						   (off_t)page)))
 		for (unsigned i = 0; i <= cfg->threads; i++)
 			run->workers[i].can_punch = false;
-	if (!probe(run, OP_ZERO, t->ops->zero(t, 0, (off_t)page)))
+	if (!probe(run, OP_ZERO, t->ops->fallocate(t, FALLOC_ZERO, 0,
+						  (off_t)page)))
 		for (unsigned i = 0; i <= cfg->threads; i++)
 			run->workers[i].can_zero = false;
 	/* Half of it data, half a hole. */

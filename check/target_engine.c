@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,37 +130,26 @@ fail:
 }
 
 static ssize_t engine_pread(struct target *t, void *buf, size_t len,
-			    off_t off, bool direct)
+			    off_t off, unsigned way)
 {
 	struct engine *e = t->priv;
 
-	return mkw_pread(e->file, buf, len, off, direct ? MKW_DIRECT : 0);
+	return mkw_pread(e->file, buf, len, off, way & WAY_DIRECT ? MKW_DIRECT : 0);
 }
 
 static ssize_t engine_pwrite(struct target *t, const void *buf, size_t len,
-			     off_t off, bool direct)
+			     off_t off, unsigned way)
 {
 	struct engine *e = t->priv;
 
-	return mkw_pwrite(e->file, buf, len, off, direct ? MKW_DIRECT : 0);
+	return mkw_pwrite(e->file, buf, len, off, way & WAY_DIRECT ? MKW_DIRECT : 0);
 }
 
-static int engine_punch(struct target *t, off_t off, off_t len)
+static int engine_fallocate(struct target *t, int mode, off_t off, off_t len)
 {
 	struct engine *e = t->priv;
 
-	return mkw_fallocate(e->file,
-			     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off,
-			     len);
-}
-
-static int engine_zero(struct target *t, off_t off, off_t len)
-{
-	struct engine *e = t->priv;
-
-	return mkw_fallocate(e->file,
-			     FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off,
-			     len);
+	return mkw_fallocate(e->file, mode, off, len);
 }
 
 static int engine_truncate(struct target *t, off_t size)
@@ -184,8 +172,7 @@ const struct target_ops mkw__check_engine_target = {
 	.open = engine_open,
 	.pread = engine_pread,
 	.pwrite = engine_pwrite,
-	.punch = engine_punch,
-	.zero = engine_zero,
+	.fallocate = engine_fallocate,
 	.truncate = engine_truncate,
 	.sync = engine_sync,
 	.close = engine_close,

@@ -8,11 +8,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check/fsname.h"
@@ -104,37 +104,30 @@ fail:
 }
 
 static ssize_t kernel_pread(struct target *t, void *buf, size_t len,
-			    off_t off, bool direct)
+			    off_t off, unsigned way)
 {
 	struct kernel *k = t->priv;
-	ssize_t n = pread(direct ? k->direct_fd : k->fd, buf, len, off);
+	ssize_t n = pread(way & WAY_DIRECT ? k->direct_fd : k->fd, buf, len,
+			  off);
 
 	return n < 0 ? -errno : n;
 }
 
 static ssize_t kernel_pwrite(struct target *t, const void *buf, size_t len,
-			     off_t off, bool direct)
+			     off_t off, unsigned way)
 {
 	struct kernel *k = t->priv;
-	ssize_t n = pwrite(direct ? k->direct_fd : k->fd, buf, len, off);
+	ssize_t n = pwrite(way & WAY_DIRECT ? k->direct_fd : k->fd, buf, len,
+			   off);
 
 	return n < 0 ? -errno : n;
 }
 
-static int kernel_punch(struct target *t, off_t off, off_t len)
+static int kernel_fallocate(struct target *t, int mode, off_t off, off_t len)
 {
 	struct kernel *k = t->priv;
 
-	return fallocate(k->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			 off, len) ? -errno : 0;
-}
-
-static int kernel_zero(struct target *t, off_t off, off_t len)
-{
-	struct kernel *k = t->priv;
-
-	return fallocate(k->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-			 off, len) ? -errno : 0;
+	return fallocate(k->fd, mode, off, len) ? -errno : 0;
 }
 
 static int kernel_truncate(struct target *t, off_t size)
@@ -151,14 +144,49 @@ static int kernel_sync(struct target *t)
 	return fdatasync(k->fd) ? -errno : 0;
 }
 
+static int kernel_msync(struct target *t, off_t off, size_t len)
+{
+	struct kernel *k = t->priv;
+
+	return msync((char *)k->map + off, len, MS_SYNC) ? -errno : 0;
+}
+
+static int kernel_drop(struct target *t)
+{
+	struct kernel *k = t->priv;
+
+	/* Mapped pages would stay. */
+	if (madvise(k->map, k->len, MADV_DONTNEED))
+		return -errno;
+	return -posix_fadvise(k->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+static int64_t kernel_blocks(struct target *t)
+{
+	struct kernel *k = t->priv;
+	struct stat st;
+
+	return fstat(k->fd, &st) ? -errno : (int64_t)st.st_blocks * 512;
+}
+
+static int kernel_fd(struct target *t)
+{
+	struct kernel *k = t->priv;
+
+	return k->fd;
+}
+
 const struct target_ops mkw__check_kernel_target = {
 	.name = "kernel",
 	.open = kernel_open,
 	.pread = kernel_pread,
 	.pwrite = kernel_pwrite,
-	.punch = kernel_punch,
-	.zero = kernel_zero,
+	.fallocate = kernel_fallocate,
 	.truncate = kernel_truncate,
 	.sync = kernel_sync,
 	.close = kernel_close,
+	.msync = kernel_msync,
+	.drop = kernel_drop,
+	.blocks = kernel_blocks,
+	.fd = kernel_fd,
 };

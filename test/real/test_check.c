@@ -162,7 +162,7 @@ static void fake_close(struct target *t)
 }
 
 static ssize_t fake_pread(struct target *t, void *buf, size_t len, off_t off,
-			  bool direct)
+			  unsigned way)
 {
 	struct fake *f = t->priv;
 	ssize_t n;
@@ -177,7 +177,7 @@ static ssize_t fake_pread(struct target *t, void *buf, size_t len, off_t off,
 	if (f->bug == BUG_STALE_DIRECT_READS && f->calls % 512 == 0)
 		from_map(f, f->copy, 0, (size_t)f->size);
 	n = pread(f->fd, buf, len, off);
-	if (f->bug == BUG_STALE_DIRECT_READS && direct &&
+	if (f->bug == BUG_STALE_DIRECT_READS && way & WAY_DIRECT &&
 	    now_and_then(f, 16) && n > 0)
 		memcpy(buf, f->copy + off, (size_t)n);
 	if (f->bug == BUG_FLIPS_BITS && now_and_then(f, 64) && n > 0)
@@ -194,7 +194,7 @@ static ssize_t fake_pread(struct target *t, void *buf, size_t len, off_t off,
 }
 
 static ssize_t fake_pwrite(struct target *t, const void *buf, size_t len,
-			   off_t off, bool direct)
+			   off_t off, unsigned way)
 {
 	struct fake *f = t->priv;
 	ssize_t n = (ssize_t)len;
@@ -206,7 +206,7 @@ static ssize_t fake_pwrite(struct target *t, const void *buf, size_t len,
 	if (off + n > f->size)
 		fake_grow(f, off + n);
 	drop = now_and_then(f, 32) &&
-	       f->bug == (direct ? BUG_DROPS_DIRECT_WRITES : BUG_DROPS_WRITES);
+	       f->bug == (way & WAY_DIRECT ? BUG_DROPS_DIRECT_WRITES : BUG_DROPS_WRITES);
 	if (f->bug == BUG_MISPLACES_WRITES && now_and_then(f, 64) &&
 	    off >= (off_t)f->page)
 		off -= (off_t)f->page;
@@ -231,12 +231,13 @@ static ssize_t fake_pwrite(struct target *t, const void *buf, size_t len,
 	return n;
 }
 
-static int fake_punch(struct target *t, off_t off, off_t len)
+static int fake_fallocate(struct target *t, int mode, off_t off, off_t len)
 {
 	struct fake *f = t->priv;
 	int err = 0;
 
 	pthread_mutex_lock(&f->mutex);
+	(void)mode;
 	f->calls++;
 	if (f->bug != BUG_PUNCH_KEEPS || !now_and_then(f, 8))
 		err = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE |
@@ -280,8 +281,7 @@ static const struct target_ops fake_ops = {
 	.open = fake_open,
 	.pread = fake_pread,
 	.pwrite = fake_pwrite,
-	.punch = fake_punch,
-	.zero = fake_punch,
+	.fallocate = fake_fallocate,
 	.truncate = fake_truncate,
 	.sync = fake_sync,
 	.close = fake_close,
