@@ -8,10 +8,12 @@
  * of a second. After each, with the threads parked, the whole file is read in
  * every way, and the history of each word is judged (judge.h).
  *
- *   main.c     options             run.c      epochs, threads, the quiet points
- *   target_*.c the two targets     mix.c      what the threads do
- *   record.h   logs and values     verdict.c  logs to judged words to classes
- *   report.c   table and JSON      judge.c    one word
+ *   main.c     the command         run.c      epochs, threads, the quiet points
+ *   options.c  its options         mix.c      what the threads do
+ *   report.c   the table           record.h   logs and values
+ *   export.c   JSON, JUnit         verdict.c  logs to judged words to classes
+ *   target_*.c the targets         judge.c    one word
+ *   windows/   races held open on purpose
  */
 #ifndef MKW_CHECK_H
 #define MKW_CHECK_H
@@ -124,7 +126,10 @@ struct check_config {
 	unsigned threads;
 	uint64_t seed;
 	unsigned hang_seconds;	/* after which a thread counts as stuck */
+	unsigned window_seconds;	/* after which a window is a deadlock */
 	bool progress;		/* a line on stderr */
+	bool strict;		/* tearing counts as a failure */
+	bool allow_errors;	/* spurious errors do not */
 	/* Of the engine: */
 	uint32_t policy;	/* enum mkw_policy */
 	bool inline_faults;
@@ -135,7 +140,8 @@ struct check_config {
 #define CHECK_THREADS_MAX 60
 #define CHECK_CONFIG_INIT { \
 	.seconds = 10, .threads = 5, .seed = 1, \
-	.hang_seconds = 60, .cache_bytes = MKW_CACHE_BYTES_MIN }
+	.hang_seconds = 60, .window_seconds = 20, \
+	.cache_bytes = MKW_CACHE_BYTES_MIN }
 
 struct check_count {
 	uint64_t count;
@@ -146,7 +152,7 @@ struct check_count {
 struct check_result {
 	char label[48];
 	bool atomic;
-	bool interrupted;
+	bool interrupted;	/* or was left out because of it */
 	unsigned epochs;
 	uint64_t hammer_ns;	/* time that the threads were running */
 	uint64_t wall_ns;
@@ -159,22 +165,19 @@ struct check_result {
 /*
  * Runs one target and judges it. 0, or a negative errno with a message in
  * res->error: the environment does not allow it. Anomalies are not errors.
- * Takes over SIGBUS, SIGINT and SIGTERM while it runs. After CHECK_NO_PROGRESS
- * threads are still stuck in the target: the process should end.
+ * Takes over SIGBUS while it runs, and the signals of interrupt.h. After
+ * CHECK_NO_PROGRESS threads are still stuck in the target: the process should end.
  */
 int mkw__check_run(const struct check_config *cfg, struct check_result *res);
 
-/* No anomaly that counts as a failure of this target? */
-bool mkw__check_clean(const struct check_result *res);
+/* Does the class count as a failure? */
+bool mkw__check_failure(enum check_class class, const struct check_config *cfg,
+			bool atomic);
+
+/* The targets that this program has, the kernel first; ends with NULL. */
+extern const struct target_ops *const mkw__check_targets[];
 
 /* The command. Returns its exit status. */
 int mkw__check_main(int argc, char **argv);
-
-/* ---- report.c ---------------------------------------------------------- */
-
-void mkw__check_print(const struct check_result *res, unsigned n);
-/* 0 or a negative errno. */
-int mkw__check_write_json(const char *path, const struct check_config *cfg,
-			  const struct check_result *res, unsigned n);
 
 #endif /* MKW_CHECK_H */

@@ -1,244 +1,161 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * main.c: `mkwrite check`: options, which targets, the exit status.
+ * main.c: the command: windows, then random concurrency, for each target; then the
+ * table, and the exit status.
  *
- *   0   the target named, or without --target the engine, is clean
+ *   0   the target named, or without --target the last one, is clean
  *   1   it is not
  *   2   usage, or the environment does not allow the check
+ *
+ * An interrupt ends what runs; what is known by then is printed.
  */
-#include <errno.h>
-#include <getopt.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "check/check.h"
+#include "check/interrupt.h"
+#include "check/report.h"
 
-enum { EXIT_CLEAN = 0, EXIT_ANOMALY = 1, EXIT_USAGE = 2 };
+#define COLUMNS_MAX 16
+/* Each costs the watchdog's time: enough is known then. */
+#define DEADLOCKS_MAX 2
 
-static const char usage_text[] =
-	"usage: mkwrite check [OPTION...] DIR\n"
-	"\n"
-	"Hammers one file in DIR from several threads in every way at once, and\n"
-	"judges the history of each word: first the kernel's file system, then\n"
-	"the engine. The file is removed whatever happens.\n"
-	"\n"
-	"  --target kernel|engine     only this one\n"
-	"  --policy retry|invalidate  how the engine excludes faults [retry]\n"
-	"  --inline                   the engine's faults served in their threads\n"
-	"  --cache BYTES              the engine's cache; K, M, G [1M]\n"
-	"  --seconds N                for each target [10]\n"
-	"  --threads N                2 to 60 [5]\n"
-	"  --seed S                   of the choice of operations [1]\n"
-	"  --json FILE                the results for programs\n"
-	"  --help\n"
-	"\n"
-	"Exit status: 0 the target named, or without --target the engine, is\n"
-	"clean; 1 it is not; 2 usage or environment.\n";
-
-struct options {
-	struct check_config cfg;
-	const char *json;
-	bool kernel, engine;
-};
-
-static int bad_value(const char *self, const char *option, const char *value,
-		     const char *wanted)
+static void progress(const struct options *o, const char *target,
+		     const char *what)
 {
-	fprintf(stderr, "%s: %s %s: not %s. See %s --help\n", self, option,
-		value, wanted, self);
-	return EXIT_USAGE;
+	if (o->cfg.progress && what)
+		fprintf(stderr, "\r\033[K%s: %s", target, what);
+	else if (o->cfg.progress)
+		fprintf(stderr, "\r\033[K");
 }
 
-/* A whole number with an optional K, M or G, where units are allowed. */
-static bool parse_number(const char *s, bool units, uint64_t *out)
+static void run_windows(const struct options *o, struct column *col)
 {
-	char *end;
-	unsigned shift = 0;
+	unsigned deadlocks = 0;
 
-	if (*s < '0' || *s > '9')
-		return false;
-	errno = 0;
-	*out = strtoull(s, &end, 10);
-	if (errno)
-		return false;
-	if (units && *end) {
-		shift = *end == 'K' || *end == 'k' ? 10 :
-			*end == 'M' || *end == 'm' ? 20 :
-			*end == 'G' || *end == 'g' ? 30 : 0;
-		if (!shift || *out > UINT64_MAX >> shift)
-			return false;
-		end++;
-		*out <<= shift;
-	}
-	return !*end;
-}
+	for (unsigned i = 0; mkw__windows[i].name; i++) {
+		struct win_result *res = &col->wins[col->n_wins];
 
-/* EXIT_CLEAN to go on, or the exit status, having said why; -1: --help. */
-static int parse(int argc, char **argv, struct options *o)
-{
-	enum { TARGET = 1, POLICY, INLINE, CACHE, SECONDS, THREADS, SEED, JSON,
-	       HELP };
-	static const struct option longs[] = {
-		{ "target", required_argument, NULL, TARGET },
-		{ "policy", required_argument, NULL, POLICY },
-		{ "inline", no_argument, NULL, INLINE },
-		{ "cache", required_argument, NULL, CACHE },
-		{ "seconds", required_argument, NULL, SECONDS },
-		{ "threads", required_argument, NULL, THREADS },
-		{ "seed", required_argument, NULL, SEED },
-		{ "json", required_argument, NULL, JSON },
-		{ "help", no_argument, NULL, HELP },
-		{ NULL, 0, NULL, 0 },
-	};
-	const char *self = argv[0];
-	uint64_t n;
-	char *end;
-	int c;
-
-	optind = 1;
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		switch (c) {
-		case TARGET:
-			o->kernel = !strcmp(optarg, "kernel");
-			o->engine = !strcmp(optarg, "engine");
-			if (!o->kernel && !o->engine)
-				return bad_value(self, "--target", optarg,
-						 "kernel or engine");
-			break;
-		case POLICY:
-			if (!strcmp(optarg, "invalidate"))
-				o->cfg.policy = MKW_POLICY_INVALIDATE;
-			else if (!strcmp(optarg, "retry"))
-				o->cfg.policy = MKW_POLICY_RETRY;
-			else
-				return bad_value(self, "--policy", optarg,
-						 "retry or invalidate");
-			break;
-		case INLINE:
-			o->cfg.inline_faults = true;
-			break;
-		case CACHE:
-			if (!parse_number(optarg, true, &n) ||
-			    n < MKW_CACHE_BYTES_MIN)
-				return bad_value(self, "--cache", optarg,
-						 "a number of bytes, 1M or more");
-			o->cfg.cache_bytes = n;
-			break;
-		case SECONDS:
-			o->cfg.seconds = strtod(optarg, &end);
-			if (*end || end == optarg ||
-			    !(o->cfg.seconds > 0 && o->cfg.seconds <= 1e7))
-				return bad_value(self, "--seconds", optarg,
-						 "a number above 0");
-			break;
-		case THREADS:
-			if (!parse_number(optarg, false, &n) ||
-			    n < CHECK_THREADS_MIN || n > CHECK_THREADS_MAX)
-				return bad_value(self, "--threads", optarg,
-						 "a number from 2 to 60");
-			o->cfg.threads = (unsigned)n;
-			break;
-		case SEED:
-			if (!parse_number(optarg, false, &n))
-				return bad_value(self, "--seed", optarg,
-						 "a whole number");
-			o->cfg.seed = n;
-			break;
-		case JSON:
-			o->json = optarg;
-			break;
-		case HELP:
-			return -1;
-		default:
-			fprintf(stderr, "See %s --help\n", self);
-			return EXIT_USAGE;
+		if (!(o->windows >> i & 1) || mkw__check_interrupted())
+			continue;
+		progress(o, o->cfg.target_ops->name, mkw__windows[i].name);
+		if (deadlocks < DEADLOCKS_MAX) {
+			mkw__window_run(&mkw__windows[i], &o->cfg, res);
+		} else {
+			*res = (struct win_result){ .window = &mkw__windows[i],
+						    .verdict = WIN_SKIPPED };
+			snprintf(res->evidence, sizeof(res->evidence),
+				 "after %u deadlocks", deadlocks);
 		}
+		deadlocks += res->verdict == WIN_DEADLOCK;
+		col->n_wins++;
+		if (res->label[0] && !col->label[0])
+			memcpy(col->label, res->label, sizeof(col->label));
 	}
-	if (optind + 1 != argc) {
-		fprintf(stderr, "%s: %s. See %s --help\n", self,
-			optind < argc ? "more than one directory was named" :
-					"name a directory on the file system "
-					"to be checked", self);
-		return EXIT_USAGE;
-	}
-	o->cfg.dir = argv[optind];
-	if (!o->kernel && !o->engine)
-		o->kernel = o->engine = true;
-	return EXIT_CLEAN;
+	progress(o, NULL, NULL);
 }
 
-static int check_dir(const char *self, const char *dir)
+/* Fills a column. False: the environment does not allow it. */
+static bool run_column(const char *self, const struct options *o,
+		       struct column *col)
 {
-	const char *why = NULL;
-	struct stat st;
+	col->atomic = o->cfg.target_ops->atomic;
+	col->engine = o->cfg.target_ops != mkw__check_targets[0];
+	run_windows(o, col);
+	if (o->random && !mkw__check_interrupted()) {
+		if (mkw__check_run(&o->cfg, &col->random)) {
+			fprintf(stderr, "%s: %s\n", self, col->random.error);
+			return false;
+		}
+		col->has_random = true;
+		memcpy(col->label, col->random.label, sizeof(col->label));
+	}
+	if (!col->label[0])
+		snprintf(col->label, sizeof(col->label), "%s",
+			 o->cfg.target_ops->name);
+	return true;
+}
 
-	if (stat(dir, &st))
-		why = strerror(errno);
-	else if (!S_ISDIR(st.st_mode))
-		why = "it is not a directory";
-	else if (access(dir, W_OK | X_OK))
-		why = strerror(errno);
-	if (!why)
+static int export(const char *self, const char *option, const char *path,
+		  int err)
+{
+	if (!err)
 		return EXIT_CLEAN;
-	fprintf(stderr, "%s: %s: %s. Name a directory that you may write to, on "
-		"the file system to be checked\n", self, dir, why);
+	fprintf(stderr, "%s: %s %s cannot be written: %s\n", self, option, path,
+		strerror(-err));
 	return EXIT_USAGE;
+}
+
+static int report(const char *self, const struct options *o,
+		  const struct column *cols, unsigned n)
+{
+	int status = EXIT_CLEAN;
+
+	if (n)
+		mkw__check_print(cols, n, o);
+	fflush(stdout);
+	if (o->json)
+		status = export(self, "--json", o->json,
+				mkw__check_write_json(o->json, cols, n, o));
+	if (o->junit && status == EXIT_CLEAN)
+		status = export(self, "--junit", o->junit,
+				mkw__check_write_junit(o->junit, cols, n, o));
+	return status;
+}
+
+/* Does the column decide the exit status? */
+static bool counts(const struct options *o, const struct column *col)
+{
+	return o->target || o->fail_on_kernel || col->engine ||
+	       !mkw__check_targets[1];
 }
 
 int mkw__check_main(int argc, char **argv)
 {
-	struct options o = { .cfg = CHECK_CONFIG_INIT };
-	static struct check_result res[2];
-	const struct target_ops *targets[2];
-	unsigned n = 0, done;
-	int status = parse(argc, argv, &o), err;
+	static struct column cols[COLUMNS_MAX];
+	struct options o;
+	unsigned n = 0, windows = 0;
+	int status = mkw__check_parse(argc, argv, &o);
+	bool dirty = false, fits = true;
 
-	if (status == -1) {
-		fputs(usage_text, stdout);
+	if (status != EXIT_CLEAN)
+		return status < 0 ? EXIT_CLEAN : status;
+	if (o.list) {
+		mkw__check_list();
 		return EXIT_CLEAN;
 	}
-	if (status == EXIT_CLEAN)
-		status = check_dir(argv[0], o.cfg.dir);
-	if (status != EXIT_CLEAN)
-		return status;
-	if (o.kernel)
-		targets[n++] = &mkw__check_kernel_target;
-	if (o.engine)
-		targets[n++] = &mkw__check_engine_target;
 	o.cfg.progress = isatty(STDERR_FILENO);
-
-	for (done = 0; done < n; done++) {
-		o.cfg.target_ops = targets[done];
-		err = mkw__check_run(&o.cfg, &res[done]);
-		if (err) {
-			fprintf(stderr, "%s: %s\n", argv[0], res[done].error);
-			status = EXIT_USAGE;
-			break;
-		}
-		if (done + 1 < n && res[done].interrupted) {
-			done++;
+	while (mkw__windows[windows].name)
+		windows++;
+	mkw__check_catch(NULL);
+	for (unsigned i = 0; mkw__check_targets[i] && fits; i++) {
+		if (o.target && o.target != mkw__check_targets[i])
+			continue;
+		if (mkw__check_interrupted()) {
 			fprintf(stderr, "%s: interrupted; %s was not checked\n",
-				argv[0], targets[done]->name);
-			status = EXIT_USAGE;
+				argv[0], mkw__check_targets[i]->name);
+			fits = false;
 			break;
 		}
+		o.cfg.target_ops = mkw__check_targets[i];
+		memset(&cols[n], 0, sizeof(cols[n]));
+		cols[n].wins = calloc(windows, sizeof(*cols[n].wins));
+		if (!cols[n].wins)
+			break;
+		fits = run_column(argv[0], &o, &cols[n]);
+		if (fits || cols[n].n_wins)
+			n++;
 	}
-	if (done)
-		mkw__check_print(res, done);
-	if (o.json) {
-		err = mkw__check_write_json(o.json, &o.cfg, res, done);
-		if (err) {
-			fprintf(stderr, "%s: --json %s cannot be written: %s\n",
-				argv[0], o.json, strerror(-err));
-			status = EXIT_USAGE;
-		}
+	mkw__check_uncatch();
+	status = report(argv[0], &o, cols, n);
+	for (unsigned i = 0; i < n; i++) {
+		dirty |= counts(&o, &cols[i]) && !mkw__column_clean(&cols[i], &o);
+		free(cols[i].wins);
 	}
-	if (status == EXIT_CLEAN && !mkw__check_clean(&res[n - 1]))
+	if (!fits)
+		status = EXIT_USAGE;
+	if (status == EXIT_CLEAN && dirty)
 		status = EXIT_ANOMALY;
-	fflush(stdout);
 	return status;
 }

@@ -1,21 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * report.c: the results as a table for people, and as JSON for programs.
+ * report.c: the results as a table for people.
  *
- * The table has a row for each class and a column for each target. Colours only
- * on a terminal. Below it stand the first example of every class that was seen,
+ * A row for each window and each class, a column for each target. Colours only
+ * on a terminal. Below it stand the evidence of each window that is not coherent,
+ * with what a maintainer can do; the first example of every class that was seen;
  * and what was skipped.
  */
-#include <errno.h>
+#include "check/report.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "check/check.h"
+#define RED "\033[31m"
+#define YELLOW "\033[33m"
+#define GREEN "\033[32m"
+#define BOLD "\033[1m"
+#define FAINT "\033[2m"
+#define CELL 64
 
-#define ROW_WIDTH 22
-#define COLUMN_WIDTH 30
+struct cell {
+	char text[CELL];
+	const char *colour;
+};
 
 const char *mkw__check_class_name(enum check_class class)
 {
@@ -53,19 +62,32 @@ const char *mkw__check_op_name(enum op_kind kind)
 	return names[kind];
 }
 
-static bool is_failure(const struct check_result *res, enum check_class class)
+bool mkw__check_failure(enum check_class class, const struct check_config *cfg,
+			bool atomic)
 {
-	return class != CHECK_TORN || res->atomic;
+	switch (class) {
+	case CHECK_TORN:
+		return atomic || cfg->strict;
+	case CHECK_SPURIOUS_ERROR:
+		return !cfg->allow_errors;
+	default:
+		return true;
+	}
 }
 
-bool mkw__check_clean(const struct check_result *res)
+bool mkw__column_clean(const struct column *c, const struct options *o)
 {
-	for (unsigned i = 0; i < CHECK_CLASSES; i++)
-		if (res->classes[i].count &&
-		    is_failure(res, (enum check_class)i))
+	for (unsigned i = 0; i < c->n_wins; i++)
+		if (mkw__win_failure(c->wins[i].verdict, &o->cfg, c->atomic))
+			return false;
+	for (unsigned i = 0; i < CHECK_CLASSES && c->has_random; i++)
+		if (c->random.classes[i].count &&
+		    mkw__check_failure((enum check_class)i, &o->cfg, c->atomic))
 			return false;
 	return true;
 }
+
+/* ---- cells ------------------------------------------------------------------ */
 
 static uint64_t total_ops(const struct check_result *res)
 {
@@ -74,11 +96,6 @@ static uint64_t total_ops(const struct check_result *res)
 	for (unsigned i = 0; i < OP_KINDS; i++)
 		n += res->ops[i];
 	return n;
-}
-
-static double per_second(const struct check_result *res, uint64_t n)
-{
-	return res->hammer_ns ? (double)n * 1e9 / (double)res->hammer_ns : 0;
 }
 
 /* Operations that the class's count is a part of; 0: no such number. */
@@ -104,187 +121,258 @@ static uint64_t out_of(const struct check_result *res, enum check_class class)
 	}
 }
 
-static void print_cell(const char *text, const char *colour)
+static const char *blame(bool failure)
 {
-	bool on = colour && isatty(STDOUT_FILENO);
-
-	printf("  %s%-*s%s", on ? colour : "", COLUMN_WIDTH, text,
-	       on ? "\033[0m" : "");
+	return failure ? RED : YELLOW;
 }
 
-static void print_class(const struct check_result *res, enum check_class class)
+static struct cell class_cell(const struct column *col, enum check_class class,
+			      const struct options *o)
 {
-	const struct check_count *c = &res->classes[class];
-	uint64_t whole = out_of(res, class);
-	char text[80];
+	const struct check_count *c = &col->random.classes[class];
+	uint64_t whole = out_of(&col->random, class);
+	struct cell cell = { "", NULL };
 
-	if (!c->count) {
-		print_cell("-", NULL);
-		return;
+	if (!col->has_random || !c->count) {
+		strcpy(cell.text, col->has_random ? "-" : "");
+		return cell;
 	}
-	if (whole)
-		snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64
-			 ", first %.2f s", c->count, whole,
-			 (double)c->first_ns / 1e9);
-	else
-		snprintf(text, sizeof(text), "%" PRIu64 ", first %.2f s",
-			 c->count, (double)c->first_ns / 1e9);
-	print_cell(text, is_failure(res, class) ? "\033[31m" : "\033[33m");
+	snprintf(cell.text, CELL, whole ? "%" PRIu64 " of %" PRIu64 ", %.2f s" :
+					  "%" PRIu64 "%.0" PRIu64 ", %.2f s",
+		 c->count, whole, (double)c->first_ns / 1e9);
+	cell.colour = blame(mkw__check_failure(class, &o->cfg, col->atomic));
+	return cell;
 }
 
-static void print_numbers(const char *row, const struct check_result *res,
-			  unsigned n, uint64_t (*get)(const struct check_result *))
+static const struct win_result *find_win(const struct column *col,
+					 const struct window *w)
 {
-	char text[80];
+	for (unsigned i = 0; i < col->n_wins; i++)
+		if (col->wins[i].window == w)
+			return &col->wins[i];
+	return NULL;
+}
 
-	printf("%-*s", ROW_WIDTH, row);
+static struct cell window_cell(const struct column *col, const struct window *w,
+			       const struct options *o)
+{
+	const struct win_result *res = find_win(col, w);
+	struct cell cell = { "", NULL };
+
+	if (!res)
+		return cell;
+	strcpy(cell.text, mkw__win_verdict_name(res->verdict));
+	switch (res->verdict) {
+	case WIN_COHERENT:
+		cell.colour = GREEN;
+		break;
+	case WIN_EXCLUDED:
+		cell.colour = GREEN;
+		break;
+	case WIN_SKIPPED:
+		cell.colour = FAINT;
+		break;
+	default:
+		cell.colour = blame(mkw__win_failure(res->verdict, &o->cfg,
+						     col->atomic));
+	}
+	return cell;
+}
+
+/* ---- rows -------------------------------------------------------------------- */
+
+enum row_kind { ROW_WINDOW, ROW_CLASS, ROW_OPS, ROW_RATE, ROW_DIRECT,
+		ROW_VERDICT };
+
+struct row {
+	const char *name;
+	enum row_kind kind;
+	unsigned index;
+};
+
+static struct cell make_cell(const struct row *row, const struct column *col,
+			     const struct options *o)
+{
+	const struct check_result *res = &col->random;
+	struct cell cell = { "", NULL };
+	uint64_t n = 0;
+	bool clean;
+
+	switch (row->kind) {
+	case ROW_WINDOW:
+		return window_cell(col, &mkw__windows[row->index], o);
+	case ROW_CLASS:
+		return class_cell(col, (enum check_class)row->index, o);
+	case ROW_OPS:
+		n = total_ops(res);
+		break;
+	case ROW_RATE:
+		n = res->hammer_ns ? (uint64_t)((double)total_ops(res) * 1e9 /
+						(double)res->hammer_ns) : 0;
+		break;
+	case ROW_DIRECT:
+		n = res->ops[OP_DIRECT_WRITE];
+		break;
+	case ROW_VERDICT:
+		clean = mkw__column_clean(col, o);
+		cell.colour = clean ? GREEN : RED;
+		strcpy(cell.text, clean ? "clean" : "not clean");
+		return cell;
+	}
+	if (col->has_random)
+		snprintf(cell.text, CELL, "%" PRIu64, n);
+	return cell;
+}
+
+#define ROWS_MAX 100
+
+static unsigned make_rows(struct row *rows, const struct options *o, bool random)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; mkw__windows[i].name; i++)
+		if (o->windows >> i & 1)
+			rows[n++] = (struct row){ mkw__windows[i].name,
+						  ROW_WINDOW, i };
+	for (unsigned i = 0; i < CHECK_CLASSES && random; i++)
+		rows[n++] = (struct row){
+			mkw__check_class_name((enum check_class)i), ROW_CLASS,
+			i };
+	if (random) {
+		rows[n++] = (struct row){ "operations", ROW_OPS, 0 };
+		rows[n++] = (struct row){ "  per second", ROW_RATE, 0 };
+		rows[n++] = (struct row){ "  direct writes", ROW_DIRECT, 0 };
+	}
+	rows[n++] = (struct row){ "verdict", ROW_VERDICT, 0 };
+	return n;
+}
+
+static void print_cell(const char *text, int width, const char *colour)
+{
+	bool on = colour && *text && isatty(STDOUT_FILENO);
+
+	printf("  %s%-*s%s", on ? colour : "", width, text, on ? "\033[0m" : "");
+}
+
+static void print_table(const struct column *cols, unsigned n,
+			const struct options *o)
+{
+	struct row rows[ROWS_MAX];
+	unsigned n_rows;
+	int first = 0, width[32] = { 0 };
+	bool random = false;
+
 	for (unsigned i = 0; i < n; i++) {
-		snprintf(text, sizeof(text), "%" PRIu64, get(&res[i]));
-		print_cell(text, NULL);
+		width[i] = (int)strlen(cols[i].label);
+		random |= cols[i].has_random;
 	}
+	n_rows = make_rows(rows, o, random);
+	for (unsigned r = 0; r < n_rows; r++) {
+		if ((int)strlen(rows[r].name) > first)
+			first = (int)strlen(rows[r].name);
+		for (unsigned i = 0; i < n; i++) {
+			struct cell cell = make_cell(&rows[r], &cols[i], o);
+
+			if ((int)strlen(cell.text) > width[i])
+				width[i] = (int)strlen(cell.text);
+		}
+	}
+	printf("%-*s", first, "");
+	for (unsigned i = 0; i < n; i++)
+		print_cell(cols[i].label, width[i], BOLD);
 	printf("\n");
+	for (unsigned r = 0; r < n_rows; r++) {
+		printf("%-*s", first, rows[r].name);
+		for (unsigned i = 0; i < n; i++) {
+			struct cell cell = make_cell(&rows[r], &cols[i], o);
+
+			print_cell(cell.text, width[i], cell.colour);
+		}
+		printf("\n");
+	}
 }
 
-static uint64_t ops_per_second(const struct check_result *res)
+/* ---- what is below it ---------------------------------------------------------- */
+
+static void print_windows(const struct column *col, const struct options *o)
 {
-	return (uint64_t)per_second(res, total_ops(res));
+	const char *last = "", *advice = "";
+
+	for (unsigned i = 0; i < col->n_wins; i++) {
+		const struct win_result *res = &col->wins[i];
+		bool failure = mkw__win_failure(res->verdict, &o->cfg,
+						col->atomic);
+
+		switch (res->verdict) {
+		case WIN_COHERENT:
+		case WIN_EXCLUDED:
+			break;
+		case WIN_SKIPPED:
+			/* Many have the same reason. */
+			if (strcmp(res->evidence, last))
+				printf("%s: %s and on: skipped: %s\n",
+				       col->label, res->window->name,
+				       res->evidence);
+			last = res->evidence;
+			break;
+		default:
+			printf("%s: %s: %s: %s%s\n", col->label,
+			       res->window->name,
+			       mkw__win_verdict_name(res->verdict),
+			       res->evidence,
+			       failure ? "" : " (not counted as a failure)");
+			if (strcmp(res->window->advice, advice))
+				printf("    %s\n", res->window->advice);
+			advice = res->window->advice;
+		}
+	}
 }
 
-static uint64_t direct_writes(const struct check_result *res)
+static void print_notes(const struct column *col)
 {
-	return res->ops[OP_DIRECT_WRITE];
-}
-
-static void print_notes(const struct check_result *res)
-{
-	const char *line = res->notes;
+	const char *line = col->random.notes;
 	size_t len;
 
 	for (; *line; line += len + (line[len] == '\n')) {
 		len = strcspn(line, "\n");
-		printf("%s: %.*s\n", res->label, (int)len, line);
+		printf("%s: %.*s\n", col->label, (int)len, line);
 	}
 }
 
-void mkw__check_print(const struct check_result *res, unsigned n)
+static void print_random(const struct column *col, const struct options *o)
 {
-	printf("%-*s", ROW_WIDTH, "");
-	for (unsigned i = 0; i < n; i++)
-		print_cell(res[i].label, "\033[1m");
-	printf("\n");
-	for (unsigned c = 0; c < CHECK_CLASSES; c++) {
-		printf("%-*s", ROW_WIDTH,
-		       mkw__check_class_name((enum check_class)c));
-		for (unsigned i = 0; i < n; i++)
-			print_class(&res[i], (enum check_class)c);
-		printf("\n");
-	}
-	print_numbers("operations", res, n, total_ops);
-	print_numbers("  per second", res, n, ops_per_second);
-	print_numbers("  direct writes", res, n, direct_writes);
-	printf("%-*s", ROW_WIDTH, "verdict");
-	for (unsigned i = 0; i < n; i++) {
-		bool clean = mkw__check_clean(&res[i]);
+	const struct check_result *res = &col->random;
 
-		print_cell(clean ? "clean" : "not clean",
-			   clean ? "\033[32m" : "\033[31m");
-	}
-	printf("\n");
+	for (unsigned c = 0; c < CHECK_CLASSES; c++)
+		if (res->classes[c].count)
+			printf("%s: %s: %s%s\n", col->label,
+			       mkw__check_class_name((enum check_class)c),
+			       res->classes[c].example,
+			       mkw__check_failure((enum check_class)c, &o->cfg,
+						  col->atomic) ?
+				       "" : " (not counted as a failure)");
+	print_notes(col);
+	if (res->interrupted)
+		printf("%s: interrupted after %.1f s\n", col->label,
+		       (double)res->wall_ns / 1e9);
+}
+
+void mkw__check_print(const struct column *cols, unsigned n,
+		      const struct options *o)
+{
+	print_table(cols, n, o);
 	for (unsigned i = 0; i < n; i++) {
 		printf("\n");
-		for (unsigned c = 0; c < CHECK_CLASSES; c++)
-			if (res[i].classes[c].count)
-				printf("%s: %s: %s%s\n", res[i].label,
-				       mkw__check_class_name((enum check_class)c),
-				       res[i].classes[c].example,
-				       is_failure(&res[i], (enum check_class)c) ?
-					       "" : " (not counted as a failure)");
-		print_notes(&res[i]);
-		if (res[i].interrupted)
-			printf("%s: interrupted after %.1f s\n", res[i].label,
-			       (double)res[i].wall_ns / 1e9);
+		print_windows(&cols[i], o);
+		if (cols[i].has_random)
+			print_random(&cols[i], o);
 	}
 }
 
-/* ---- JSON ------------------------------------------------------------------ */
-
-static void json_string(FILE *f, const char *s)
+void mkw__check_list(void)
 {
-	fputc('"', f);
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			fprintf(f, "\\%c", *s);
-		else if ((unsigned char)*s < ' ')
-			fprintf(f, "\\u%04x", (unsigned char)*s);
-		else
-			fputc(*s, f);
-	}
-	fputc('"', f);
-}
-
-static void json_target(FILE *f, const struct check_result *res)
-{
-	fprintf(f, "    {\n      \"target\": ");
-	json_string(f, res->label);
-	fprintf(f, ",\n      \"clean\": %s,\n      \"interrupted\": %s,\n"
-		"      \"operations\": %" PRIu64 ",\n"
-		"      \"operations_per_second\": %.0f,\n"
-		"      \"hammering_seconds\": %.3f,\n"
-		"      \"wall_seconds\": %.3f,\n"
-		"      \"rounds\": %u,\n      \"operations_by_kind\": {",
-		mkw__check_clean(res) ? "true" : "false",
-		res->interrupted ? "true" : "false", total_ops(res),
-		per_second(res, total_ops(res)), (double)res->hammer_ns / 1e9,
-		(double)res->wall_ns / 1e9, res->epochs);
-	for (unsigned i = 0; i < OP_KINDS; i++) {
-		fprintf(f, "%s\n        ", i ? "," : "");
-		json_string(f, mkw__check_op_name((enum op_kind)i));
-		fprintf(f, ": %" PRIu64, res->ops[i]);
-	}
-	fprintf(f, "\n      },\n      \"classes\": {");
-	for (unsigned i = 0; i < CHECK_CLASSES; i++) {
-		const struct check_count *c = &res->classes[i];
-
-		fprintf(f, "%s\n        ", i ? "," : "");
-		json_string(f, mkw__check_class_name((enum check_class)i));
-		fprintf(f, ": { \"count\": %" PRIu64 ", \"failure\": %s",
-			c->count,
-			is_failure(res, (enum check_class)i) ? "true" : "false");
-		if (c->count) {
-			fprintf(f, ", \"first_seconds\": %.6f, \"example\": ",
-				(double)c->first_ns / 1e9);
-			json_string(f, c->example);
-		}
-		fprintf(f, " }");
-	}
-	fprintf(f, "\n      },\n      \"notes\": ");
-	json_string(f, res->notes);
-	fprintf(f, "\n    }");
-}
-
-int mkw__check_write_json(const char *path, const struct check_config *cfg,
-			  const struct check_result *res, unsigned n)
-{
-	FILE *f = fopen(path, "we");
-	int err = 0;
-
-	if (!f)
-		return -errno;
-	fprintf(f, "{\n  \"version\": ");
-	json_string(f, mkw_version());
-	fprintf(f, ",\n  \"dir\": ");
-	json_string(f, cfg->dir);
-	fprintf(f, ",\n  \"seconds\": %g,\n  \"threads\": %u,\n"
-		"  \"seed\": %" PRIu64 ",\n  \"targets\": [\n",
-		cfg->seconds, cfg->threads, cfg->seed);
-	for (unsigned i = 0; i < n; i++) {
-		json_target(f, &res[i]);
-		fprintf(f, "%s\n", i + 1 < n ? "," : "");
-	}
-	fprintf(f, "  ]\n}\n");
-	if (ferror(f))
-		err = -EIO;
-	if (fclose(f) && !err)
-		err = -errno;
-	return err;
+	for (const struct window *w = mkw__windows; w->name; w++)
+		printf("%-28s %s%s\n", w->name, w->what,
+		       w->lever ? " (needs userfaultfd)" :
+		       w->slow ? " (needs root, FUSE, a loop device)" : "");
 }

@@ -33,6 +33,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check/interrupt.h"
 #include "check/mix.h"
 #include "check/verdict.h"
 
@@ -73,17 +74,6 @@ struct run {
 
 /* What ends an epoch early: a full log or a signal. */
 static sem_t hurry;
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig)
-{
-	int saved = errno;
-
-	(void)sig;
-	interrupted = 1;
-	sem_post(&hurry);
-	errno = saved;
-}
 
 /* ---- the threads --------------------------------------------------------- */
 
@@ -207,7 +197,7 @@ static bool hammer_epoch(struct run *run, uint64_t until)
 	run->epoch++;
 	pthread_cond_broadcast(&run->go);
 	pthread_mutex_unlock(&run->mutex);
-	if (!interrupted)
+	if (!mkw__check_interrupted())
 		wait_hurry(end);
 	atomic_store(&run->stop, true);
 	if (!wait_parked(run, run->started))
@@ -665,7 +655,7 @@ static int epochs(struct run *run)
 				 4 * FILE_BYTES >> 20);
 			return -ENOSPC;
 		}
-	} while (!interrupted && stamp() < until && !enough(run));
+	} while (!mkw__check_interrupted() && stamp() < until && !enough(run));
 	progress(run, start, true);
 	return 0;
 }
@@ -674,8 +664,7 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 {
 	struct sigaction trap = { .sa_sigaction = mkw__check_trap,
 				  .sa_flags = SA_SIGINFO | SA_NODEFER };
-	struct sigaction stop = { .sa_handler = on_interrupt };
-	struct sigaction old_bus, old_int, old_term, now;
+	struct sigaction old_bus, now;
 	pthread_condattr_t monotonic;
 	uint64_t began = stamp();
 	struct run *run = calloc(1, sizeof(*run));
@@ -697,18 +686,16 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 	pthread_condattr_destroy(&monotonic);
 	sem_init(&run->rest, 0, 0);
 	sem_init(&hurry, 0, 0);
-	interrupted = 0;
 	/* Before the engine is opened: its handler passes on to this one. */
 	sigaction(SIGBUS, &trap, &old_bus);
-	sigaction(SIGINT, &stop, &old_int);
-	sigaction(SIGTERM, &stop, &old_term);
+	mkw__check_catch(&hurry);
 
 	err = prepare(run);
 	if (!err)
 		err = start_threads(run);
 	if (!err)
 		err = epochs(run);
-	res->interrupted = interrupted;
+	res->interrupted = mkw__check_interrupted();
 	res->wall_ns = stamp() - began;
 	for (unsigned i = 0; run->workers && i < cfg->threads; i++)
 		for (unsigned k = 0; k < OP_KINDS; k++)
@@ -719,8 +706,7 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 			run->target.ops->close(&run->target);
 		dispose(run);
 	}
-	sigaction(SIGINT, &old_int, NULL);
-	sigaction(SIGTERM, &old_term, NULL);
+	mkw__check_uncatch();
 	/* Unless somebody put theirs on top, who may still call ours. */
 	sigaction(SIGBUS, NULL, &now);
 	if (now.sa_sigaction == mkw__check_trap)
