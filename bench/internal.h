@@ -27,6 +27,8 @@ enum bench_kind {
 	BENCH_RANDOM_READ,	/* pages at random, most of them not cached */
 	BENCH_SEQ_SCAN,		/* pages in order, none of them cached */
 	BENCH_REFAULT,		/* cached pages that lost their mapping */
+	BENCH_RANDOM_STORE,	/* 8 bytes stored to pages at random, then a sync */
+	BENCH_CACHED_PREAD,	/* whole cached pages by a read call */
 	BENCH_KINDS
 };
 
@@ -51,6 +53,7 @@ struct bench_run {
 struct bench_result {
 	uint64_t touches;	/* pages touched while the clock ran */
 	uint64_t ns;		/* how long it ran */
+	uint64_t sync_ns;	/* and the sync at its end, where it has one */
 	uint64_t peak_bytes;	/* of the process's memory; 0: not known */
 };
 

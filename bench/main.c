@@ -43,6 +43,12 @@ static const struct workload all[] = {
 	  "cached pages touched again after their mapping was dropped" },
 	{ "refault-inline", BENCH_REFAULT, true,
 	  "the same, faults served in the faulting thread" },
+	{ "random-store", BENCH_RANDOM_STORE, false,
+	  "8 bytes stored to pages at random, out of core; then a sync" },
+	{ "random-store-inline", BENCH_RANDOM_STORE, true,
+	  "the same, faults served in the faulting thread" },
+	{ "cached-pread", BENCH_CACHED_PREAD, false,
+	  "cached pages read by pread(2), by mkw_pread()" },
 };
 #define WORKLOADS (sizeof(all) / sizeof(all[0]))
 
@@ -58,10 +64,15 @@ struct options {
 	char command[1024];
 };
 
-/* rates[target][round], in touches per second. */
-struct outcome {
+/* rates[target][round], per second. */
+struct figures {
 	double *rates[BENCH_TARGETS];
 	double *ratios;
+};
+
+struct outcome {
+	struct figures touches;
+	struct figures syncs;		/* where the workload ends with one */
 	uint64_t peak[BENCH_TARGETS];
 };
 
@@ -90,7 +101,7 @@ static void usage(FILE *f)
 		"\n"
 		"Workloads (all of them unless some are named):\n");
 	for (size_t i = 0; i < WORKLOADS; i++)
-		fprintf(f, "  %-19s %s\n", all[i].name, all[i].what);
+		fprintf(f, "  %-21s %s\n", all[i].name, all[i].what);
 }
 
 /* ---- command line ----------------------------------------------------- */
@@ -293,6 +304,12 @@ static void progress_end(void)
 		fputs("\r\033[K", stderr);
 }
 
+static void set_ratio(struct figures *f, uint64_t round)
+{
+	f->ratios[round] = f->rates[BENCH_ENGINE][round] /
+			   f->rates[BENCH_KERNEL][round];
+}
+
 static int measure(const struct options *opt, const struct bench_setup *setup,
 		   struct outcome *out)
 {
@@ -313,16 +330,18 @@ static int measure(const struct options *opt, const struct bench_setup *setup,
 				progress(opt, round, &all[w], run.target);
 				if (mkw__bench_run(&run, &res))
 					return -1;
-				out[w].rates[run.target][round] =
+				out[w].touches.rates[run.target][round] =
 					(double)res.touches * 1e9 /
 					(double)res.ns;
+				if (res.sync_ns)
+					out[w].syncs.rates[run.target][round] =
+						1e9 / (double)res.sync_ns;
 				if (res.peak_bytes > out[w].peak[run.target])
 					out[w].peak[run.target] =
 						res.peak_bytes;
 			}
-			out[w].ratios[round] =
-				out[w].rates[BENCH_ENGINE][round] /
-				out[w].rates[BENCH_KERNEL][round];
+			set_ratio(&out[w].touches, round);
+			set_ratio(&out[w].syncs, round);
 		}
 	}
 	return 0;
@@ -358,28 +377,36 @@ static void print_head(const struct options *opt,
 	       opt->rounds < FEW_ROUNDS ? "; too few to be quoted" : "");
 }
 
-static void print_table(const struct options *opt, const struct outcome *out)
+static void print_row(const char *name, const struct figures *f, uint64_t rounds)
 {
 	double kernel, engine, ratio, min, max;
 
-	printf("%-19s %9s %9s  %10s %10s  %5s %s\n", "", "kernel/s", "engine/s",
+	kernel = median(f->rates[BENCH_KERNEL], rounds, &min, &max);
+	engine = median(f->rates[BENCH_ENGINE], rounds, &min, &max);
+	ratio = median(f->ratios, rounds, &min, &max);
+	printf("%-21s %9.*f %9.*f  %7.2f µs %7.2f µs  %5.2f (%.2f..%.2f)", name,
+	       kernel < 100 ? 1 : 0, kernel, engine < 100 ? 1 : 0, engine,
+	       1e6 / kernel, 1e6 / engine, ratio, min, max);
+}
+
+static void print_table(const struct options *opt, const struct outcome *out)
+{
+	printf("%-21s %9s %9s  %10s %10s  %5s %s\n", "", "kernel/s", "engine/s",
 	       "kernel", "engine", "ratio", "(min..max)");
 	for (size_t w = 0; w < WORKLOADS; w++) {
 		if (!opt->chosen[w])
 			continue;
-		kernel = median(out[w].rates[BENCH_KERNEL], opt->rounds, &min,
-				&max);
-		engine = median(out[w].rates[BENCH_ENGINE], opt->rounds, &min,
-				&max);
-		ratio = median(out[w].ratios, opt->rounds, &min, &max);
-		printf("%-19s %9.0f %9.0f  %7.2f µs %7.2f µs  %5.2f (%.2f..%.2f)",
-		       all[w].name, kernel, engine, 1e6 / kernel, 1e6 / engine,
-		       ratio, min, max);
+		print_row(all[w].name, &out[w].touches, opt->rounds);
 		if (out[w].peak[BENCH_ENGINE])
 			printf("  peak %llu, %llu MiB",
 			       (unsigned long long)out[w].peak[BENCH_KERNEL] >> 20,
 			       (unsigned long long)out[w].peak[BENCH_ENGINE] >> 20);
 		putchar('\n');
+		if (out[w].syncs.rates[BENCH_ENGINE][0] > 0) {
+			print_row("   its final sync", &out[w].syncs,
+				  opt->rounds);
+			putchar('\n');
+		}
 	}
 	printf("\nPages of the file touched per second, and the time of one; ratio = engine /\n"
 	       "kernel within a round, median of the rounds.\n");
@@ -406,6 +433,21 @@ static void json_list(FILE *f, const char *name, const double *values,
 	for (uint64_t i = 0; i < n; i++)
 		fprintf(f, "%s%.6g", i ? ", " : "", values[i]);
 	putc(']', f);
+}
+
+static void json_figures(FILE *f, const char *prefix, const struct figures *g,
+			 uint64_t rounds)
+{
+	static const char *const names[] = { "kernel", "engine" };
+	char name[40];
+
+	for (unsigned t = 0; t < BENCH_TARGETS; t++) {
+		snprintf(name, sizeof(name), "%s%s_per_second", prefix,
+			 names[t]);
+		json_list(f, name, g->rates[t], rounds);
+	}
+	snprintf(name, sizeof(name), "%sratios", prefix);
+	json_list(f, name, g->ratios, rounds);
 }
 
 static int write_json(const struct options *opt,
@@ -438,7 +480,7 @@ static int write_json(const struct options *opt,
 	for (size_t w = 0; w < WORKLOADS; w++) {
 		if (!opt->chosen[w])
 			continue;
-		ratio = median(out[w].ratios, opt->rounds, &min, &max);
+		ratio = median(out[w].touches.ratios, opt->rounds, &min, &max);
 		fprintf(f,
 			"%s\n  {\"name\": \"%s\", \"ratio\": %.6g, \"ratio_min\": %.6g, \"ratio_max\": %.6g",
 			first ? "" : ",", all[w].name, ratio, min, max);
@@ -446,11 +488,9 @@ static int write_json(const struct options *opt,
 			", \"kernel_peak_bytes\": %llu, \"engine_peak_bytes\": %llu",
 			(unsigned long long)out[w].peak[BENCH_KERNEL],
 			(unsigned long long)out[w].peak[BENCH_ENGINE]);
-		json_list(f, "kernel_per_second", out[w].rates[BENCH_KERNEL],
-			  opt->rounds);
-		json_list(f, "engine_per_second", out[w].rates[BENCH_ENGINE],
-			  opt->rounds);
-		json_list(f, "ratios", out[w].ratios, opt->rounds);
+		json_figures(f, "", &out[w].touches, opt->rounds);
+		if (out[w].syncs.rates[BENCH_ENGINE][0] > 0)
+			json_figures(f, "sync_", &out[w].syncs, opt->rounds);
 		putc('}', f);
 		first = false;
 	}
@@ -461,6 +501,16 @@ fail:
 	fprintf(stderr, "mkwrite bench: cannot write %s: %s\n", opt->json,
 		strerror(errno));
 	return -1;
+}
+
+static double *set_arrays(struct figures *f, double *next, uint64_t rounds)
+{
+	for (unsigned t = 0; t < BENCH_TARGETS; t++) {
+		f->rates[t] = next;
+		next += rounds;
+	}
+	f->ratios = next;
+	return next + rounds;
 }
 
 int mkw__bench_main(int argc, char **argv)
@@ -500,16 +550,12 @@ int mkw__bench_main(int argc, char **argv)
 	print_head(&opt, &setup, &machine, version, no_cap);
 	fflush(stdout);
 
-	next = numbers = calloc(WORKLOADS * 3 * opt.rounds, sizeof(*numbers));
+	next = numbers = calloc(WORKLOADS * 6 * opt.rounds, sizeof(*numbers));
 	if (!numbers)
 		abort();
 	for (size_t w = 0; w < WORKLOADS; w++) {
-		for (unsigned t = 0; t < BENCH_TARGETS; t++) {
-			out[w].rates[t] = next;
-			next += opt.rounds;
-		}
-		out[w].ratios = next;
-		next += opt.rounds;
+		next = set_arrays(&out[w].touches, next, opt.rounds);
+		next = set_arrays(&out[w].syncs, next, opt.rounds);
 	}
 
 	status = measure(&opt, &setup, out) ? 1 : 0;

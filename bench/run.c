@@ -19,11 +19,17 @@
  *               it touched first. Then laps: take the mapping away (the clock
  *               stops meanwhile), touch every page of the part once, in a
  *               scattered order. Both sides may map neighbours as they see fit.
+ * random-store  As random-read, and each touch stores the word that it loaded, so
+ *               that the page is dirty and the file the same. At the end a sync,
+ *               which is timed by itself.
+ * cached-pread  As refault, without a mapping: whole pages by pread(2), or
+ *               mkw_pread(), in a scattered order.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -79,16 +85,18 @@ static int failed(const char *what, int err)
 static int view_map(struct view *v)
 {
 	const struct bench_run *run = v->run;
+	int prot = PROT_READ;
 	void *addr;
 	int err;
 
+	if (run->kind == BENCH_RANDOM_STORE)
+		prot |= PROT_WRITE;
 	if (run->target == BENCH_KERNEL) {
-		addr = mmap(NULL, v->len, PROT_READ, MAP_SHARED, run->setup->fd,
-			    0);
+		addr = mmap(NULL, v->len, prot, MAP_SHARED, run->setup->fd, 0);
 		if (addr == MAP_FAILED)
 			return failed("mmap", errno);
 	} else {
-		err = mkw_map(v->file, NULL, v->len, PROT_READ,
+		err = mkw_map(v->file, NULL, v->len, prot,
 			      run->in_thread ? MKW_MAP_INLINE : 0, 0, &addr);
 		if (err)
 			return failed("mkw_map", -err);
@@ -156,12 +164,11 @@ static int view_close(struct view *v)
 	return err ? failed("mkw_engine_close", -err) : 0;
 }
 
-/* Loads a word of the page and compares it. */
-static inline int touch(const struct view *v, uint64_t page)
+/* What was found at a word of the page is compared with what was written. */
+static inline int compare(const struct view *v, uint64_t page, uint64_t word,
+			  uint64_t found)
 {
-	uint64_t word = page * 7 % v->words_per_page;
 	uint64_t off = page * v->run->setup->page_size + word * 8;
-	uint64_t found = *(volatile uint64_t *)(v->addr + off);
 	uint64_t expected = mkw__bench_word(page, word);
 
 	if (found == expected)
@@ -173,6 +180,47 @@ static inline int touch(const struct view *v, uint64_t page)
 	return -1;
 }
 
+static inline int touch(const struct view *v, uint64_t page)
+{
+	uint64_t word = page * 7 % v->words_per_page;
+	volatile uint64_t *at =
+		(volatile uint64_t *)(v->addr +
+				      page * v->run->setup->page_size) + word;
+	uint64_t found = *at;
+
+	if (v->run->kind == BENCH_RANDOM_STORE)
+		*at = found;
+	return compare(v, page, word, found);
+}
+
+/* Makes what was stored durable. */
+static int view_sync(struct view *v)
+{
+	int err;
+
+	if (v->run->target == BENCH_KERNEL)
+		return msync(v->addr, v->len, MS_SYNC) ||
+		       fdatasync(v->run->setup->fd) ? failed("msync", errno) : 0;
+	err = mkw_sync(v->file);
+	return err ? failed("mkw_sync", -err) : 0;
+}
+
+/* Reads a page by a call, and compares one word. */
+static inline int read_page(const struct view *v, uint64_t page, void *buf)
+{
+	size_t len = v->run->setup->page_size;
+	uint64_t word = page * 7 % v->words_per_page;
+	off_t off = (off_t)(page * len);
+	ssize_t n;
+
+	n = v->run->target == BENCH_KERNEL ?
+		    pread(v->run->setup->fd, buf, len, off) :
+		    mkw_pread(v->file, buf, len, off, 0);
+	if (n != (ssize_t)len)
+		return failed("reading a page", n < -1 ? (int)-n : errno);
+	return compare(v, page, word, ((uint64_t *)buf)[word]);
+}
+
 /* ---- workloads (in the child) ----------------------------------------- */
 
 static uint64_t next_random(uint64_t *state)
@@ -181,7 +229,8 @@ static uint64_t next_random(uint64_t *state)
 	return mkw__bench_word(*state >> 16, *state & 0xffff);
 }
 
-static int random_read(struct view *v, struct bench_result *res)
+/* Reads, or stores and syncs. */
+static int random_touches(struct view *v, struct bench_result *res)
 {
 	const struct bench_setup *setup = v->run->setup;
 	uint64_t pages = setup->file_bytes / setup->page_size;
@@ -205,6 +254,12 @@ static int random_read(struct view *v, struct bench_result *res)
 		res->touches += BURST;
 		res->ns = now_ns() - begin;
 	} while (res->ns < limit);
+	if (v->run->kind != BENCH_RANDOM_STORE)
+		return 0;
+	begin = now_ns();
+	if (view_sync(v))
+		return -1;
+	res->sync_ns = now_ns() - begin;
 	return 0;
 }
 
@@ -229,17 +284,49 @@ static int seq_scan(struct view *v, struct bench_result *res)
 	return 0;
 }
 
+/* Pages that fit the cache four times: a power of two, so that an odd stride meets
+ * each once. */
+static uint64_t cached_pages(const struct bench_setup *setup)
+{
+	uint64_t room = setup->cache_bytes / 4 < setup->file_bytes ?
+			setup->cache_bytes / 4 : setup->file_bytes;
+	uint64_t pages = 1;
+
+	while (pages * 2 * setup->page_size <= room)
+		pages *= 2;
+	return pages;
+}
+
+static int cached_pread(struct view *v, struct bench_result *res)
+{
+	const struct bench_setup *setup = v->run->setup;
+	uint64_t pages = cached_pages(setup), begin, at = 0;
+	uint64_t limit = setup->seconds * 1000000000ull;
+	void *buf = aligned_alloc(setup->page_size, setup->page_size);
+
+	if (!buf)
+		return failed("a buffer", ENOMEM);
+	for (uint64_t page = 0; page < pages; page++)
+		if (read_page(v, page, buf))
+			return -1;
+	begin = now_ns();
+	do {
+		for (int i = 0; i < BURST; i++)
+			if (read_page(v, at++ * 0x9e3779b1u & (pages - 1), buf))
+				return -1;
+		res->touches += BURST;
+		res->ns = now_ns() - begin;
+	} while (res->ns < limit);
+	free(buf);
+	return 0;
+}
+
 static int refault(struct view *v, struct bench_result *res)
 {
 	const struct bench_setup *setup = v->run->setup;
-	uint64_t room = setup->cache_bytes / 4 < setup->file_bytes ?
-			setup->cache_bytes / 4 : setup->file_bytes;
-	uint64_t pages = 1, begin, start = now_ns();
+	uint64_t pages = cached_pages(setup), begin, start = now_ns();
 	uint64_t limit = setup->seconds * 1000000000ull;
 
-	/* A power of two, so that an odd stride meets each page once. */
-	while (pages * 2 * setup->page_size <= room)
-		pages *= 2;
 	for (uint64_t page = 0; page < pages; page++)
 		if (touch(v, page))
 			return -1;
@@ -260,9 +347,11 @@ static int refault(struct view *v, struct bench_result *res)
 
 static int (*const workloads[BENCH_KINDS])(struct view *v,
 					   struct bench_result *res) = {
-	[BENCH_RANDOM_READ] = random_read,
+	[BENCH_RANDOM_READ] = random_touches,
 	[BENCH_SEQ_SCAN] = seq_scan,
 	[BENCH_REFAULT] = refault,
+	[BENCH_RANDOM_STORE] = random_touches,
+	[BENCH_CACHED_PREAD] = cached_pread,
 };
 
 /* The child: ends with _exit(), 0 after a result has been sent. */
