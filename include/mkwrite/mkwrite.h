@@ -120,6 +120,7 @@ int mkw_engine_close(struct mkw_engine *engine);
  *   bounced               operations served through a private buffer, since
  *                         their buffer lay in a mapping of the engine
  *   cache_bypasses        pages read or written past a full cache
+ *   readahead_pages       of fill_pages, those that nobody waited for yet
  */
 struct mkw_stats {
 	size_t size;
@@ -145,6 +146,7 @@ struct mkw_stats {
 	uint64_t reclaim_dropped;
 	uint64_t bounced;
 	uint64_t cache_bypasses;
+	uint64_t readahead_pages;
 };
 
 #define MKW_STATS_INIT { .size = sizeof(struct mkw_stats) }
@@ -414,6 +416,49 @@ int mkw_unmap(void *addr, size_t len);
  */
 int mkw_resident(struct mkw_file *file, off_t off, size_t len,
 		 unsigned char *vec);
+
+/* How a file is going to be used; what mkw_advise() is told. */
+enum mkw_advice {
+	MKW_ADVICE_NORMAL = 0,
+	MKW_ADVICE_RANDOM = 1,
+	MKW_ADVICE_SEQUENTIAL = 2,
+	MKW_ADVICE_WILLNEED = 3,
+	MKW_ADVICE_DONTNEED = 4,
+};
+
+/*
+ * As posix_fadvise(2), for mappings and calls alike; len 0 means to the end.
+ *   NORMAL      readahead where access is seen to be in order: forward, backward,
+ *               or in equal strides. The default
+ *   RANDOM      no readahead
+ *   SEQUENTIAL  readahead from the first page on
+ *   WILLNEED    begins to read the range into the cache, and does not wait;
+ *               as much of it as half the cache
+ *   DONTNEED    the range's dirty pages are written, and its pages leave the
+ *               cache, but for those that somebody is using just now
+ * The first three hold for the whole file, whatever the range, and for all its
+ * handles. Advice never changes what is read or written.
+ *
+ * -EINVAL   file is NULL, unknown advice, off < 0, or the two overflow
+ * -EIO, -ENOSPC, ...   DONTNEED: a page could not be written; it stays
+ */
+int mkw_advise(struct mkw_file *file, off_t off, off_t len, int advice);
+
+/* A part of a file, in bytes. */
+struct mkw_range {
+	off_t off;
+	off_t len;
+};
+
+/*
+ * WILLNEED for n ranges at once. Returns how many of them were queued: fewer than n
+ * where more are being read ahead already than can be remembered.
+ *
+ * -EINVAL   a NULL argument, or a range with off < 0, len <= 0, or overflow;
+ *           nothing is read then
+ */
+ssize_t mkw_prefetch(struct mkw_file *file, const struct mkw_range *ranges,
+		     size_t n);
 
 /* The library's version, "MAJOR.MINOR.PATCH". */
 const char *mkw_version(void);

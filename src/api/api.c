@@ -341,3 +341,83 @@ int mkw_resident(struct mkw_file *file, off_t off, size_t len,
 	mkw__os_signals_restore(&mask);
 	return 0;
 }
+
+/* ---- advice ----------------------------------------------------------- */
+
+static void willneed(struct mkw__inode *in, uint64_t off, uint64_t len,
+		     struct mkw__ra_req *req)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t first = mkw__page_of(e, off);
+	uint64_t pages = mkw__pages_up(e, off + len) - first;
+
+	*req = (struct mkw__ra_req){ .first = first, .step = 1 };
+	req->count = (uint32_t)mkw__min(mkw__min(pages, UINT32_MAX),
+					e->pool.frames_max / 2);
+}
+
+static int dontneed(struct mkw__inode *in, uint64_t off, uint64_t len)
+{
+	struct mkw_engine *e = in->engine;
+	/* Whole pages, as posix_fadvise() has it: the others may be in use. */
+	uint64_t first = mkw__pages_up(e, off), end = mkw__page_of(e, off + len);
+	int r = 0;
+
+	if (off + len >= atomic_load_explicit(&in->size, memory_order_acquire))
+		end = mkw__pages_up(e, off + len);
+	if (first >= end)
+		return 0;
+	if (in->writable)
+		r = mkw__wb_pages(in, first, end);
+	mkw__reclaim_range(in, first, end);
+	return r;
+}
+
+int mkw_advise(struct mkw_file *file, off_t off, off_t len, int advice)
+{
+	struct mkw__os_sigmask mask;
+	struct mkw__ra_req req;
+	struct mkw__inode *in;
+	int r = 0;
+
+	if (!file || len < 0 || !range_ok(off, len) || advice < 0 ||
+	    advice > MKW_ADVICE_DONTNEED)
+		return -EINVAL;
+	in = file->inode;
+	if (!len)
+		len = OFF_MAX - off;
+	mkw__os_signals_block(&mask);
+	if (advice == MKW_ADVICE_DONTNEED) {
+		r = dontneed(in, off, len);
+	} else if (advice == MKW_ADVICE_WILLNEED) {
+		willneed(in, off, len, &req);
+		mkw__ra_post(in, &req, true);
+	} else {
+		mkw__ra_advise(in, (enum mkw_advice)advice);
+	}
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+ssize_t mkw_prefetch(struct mkw_file *file, const struct mkw_range *ranges,
+		     size_t n)
+{
+	struct mkw__os_sigmask mask;
+	struct mkw__ra_req req;
+	size_t done = 0;
+
+	if (!file || (n && !ranges))
+		return -EINVAL;
+	for (size_t i = 0; i < n; i++)
+		if (ranges[i].len <= 0 || !range_ok(ranges[i].off,
+						    ranges[i].len))
+			return -EINVAL;
+	mkw__os_signals_block(&mask);
+	for (; done < n; done++) {
+		willneed(file->inode, ranges[done].off, ranges[done].len, &req);
+		if (!mkw__ra_post(file->inode, &req, true))
+			break;
+	}
+	mkw__os_signals_restore(&mask);
+	return done;
+}

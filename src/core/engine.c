@@ -111,6 +111,7 @@ void mkw__engine_stats(struct mkw_engine *e, struct mkw_stats *st)
 		.fills = get(&c->fills),
 		.fill_pages = get(&c->fill_pages),
 		.fill_errors = get(&c->fill_errors),
+		.readahead_pages = get(&c->readahead_pages),
 		.parks = get(&c->parks),
 		.retries = get(&c->retries),
 		.longest_wait_ns = get(&c->longest_wait_ns),
@@ -188,6 +189,7 @@ void mkw__engine_verify(struct mkw_engine *e)
 	size_t bufs = 0;
 	struct mkw__buf *buf;
 
+	mkw__ra_quiesce(e, true);
 	mkw__mutex_lock(&e->files);
 	/* Nobody else changes the list while FILES is held, but its order. */
 	TAILQ_FOREACH(in, &e->inodes, link)
@@ -206,4 +208,5 @@ void mkw__engine_verify(struct mkw_engine *e)
 	if (dirty != get(&e->count.dirty_pages))
 		mkw__os_panic("verify: the engine's count of dirty pages is wrong");
 	mkw__mutex_unlock(&e->files);
+	mkw__ra_quiesce(e, false);
 }

@@ -36,6 +36,8 @@
 #define MKW__PAGE_WAIT_BUCKETS 16u
 /* Streams of sequential access that an inode's readahead follows. */
 #define MKW__RA_STREAMS 4u
+/* Requests for readahead that may be queued. */
+#define MKW__RA_WISHES 64u
 
 /* ---- pool ------------------------------------------------------------- */
 
@@ -54,6 +56,7 @@ struct mkw__pool {
 	uint64_t frames_max, frames_used;
 	uint64_t low, high;		/* reclaim begins and ends: free frames */
 	struct mkw__buf_list bufs;
+	unsigned bufs_free;		/* on that list */
 	struct mkw__buf buf[MKW__BUFFERS];
 	unsigned char *buf_mem;
 	struct mkw__leaf_list free_leaves, active, inactive;
@@ -67,10 +70,29 @@ struct mkw__pool {
 
 /* ---- inode and file --------------------------------------------------- */
 
+/* readahead.c says how it is followed. */
 struct mkw__ra_stream {
-	uint64_t next;			/* the page that would continue it */
-	uint32_t pages;			/* the window that was read last */
+	uint64_t last;			/* the page that was touched last */
+	int64_t step;			/* to the next one; 0: not known yet */
+	uint32_t reach;			/* steps asked for, from last on; >= 1 */
+	uint32_t window;		/* steps wanted ahead; 0: not sure of it */
+	uint64_t used;			/* when, by ra_clock; 0: never */
 };
+
+/* A wish for pages first, first + step, ...; none if count is 0. */
+struct mkw__ra_req {
+	struct mkw__inode *inode;	/* pinned, while it is queued */
+	uint64_t first;
+	int64_t step;
+	uint32_t count;
+	/* To be mapped in mmu (NULL: not), where page 0 would be at base. */
+	struct mkw__os_mmu *mmu;
+	uintptr_t base;
+	bool passing;			/* for a stream, and not to be kept */
+};
+
+struct mkw__wb_io;
+TAILQ_HEAD(mkw__wb_list, mkw__wb_io);
 
 struct mkw__inode {
 	struct mkw_engine *engine;
@@ -98,7 +120,13 @@ struct mkw__inode {
 	uint64_t dirty;			/* pages */
 	uint64_t dirty_since_ns;
 	struct mkw__ra_stream ra[MKW__RA_STREAMS];
-	unsigned ra_last;
+	uint64_t ra_clock;
+	enum mkw_advice advice;
+	/* Writebacks in flight, in the order of their seq; and who waits for
+	 * the end of one. */
+	struct mkw__wb_list writes;
+	struct mkw__waiters write_waiters;
+	uint64_t write_seq;
 	int wb_error;			/* the last failed writeback's */
 	uint64_t wb_error_seq;		/* how many there were */
 
@@ -194,6 +222,12 @@ struct mkw__pager {
 	struct mkw__fault_list grace;	/* in the order in which it ends */
 	struct mkw__fault_list active[MKW__FAULT_BUCKETS];
 	struct mkw__recent recent[MKW__FAULT_BUCKETS];
+	/* Readahead's ring of wishes, its reads in flight, and who waits for the
+	 * end of either; QUEUE mutex. */
+	struct mkw__ra_req wish[MKW__RA_WISHES];
+	unsigned first_wish, wishes, reads;
+	_Atomic bool quiet;
+	struct mkw__waiters read_waiters;
 	struct mkw__fault faults[MKW__PAGER_FAULTS];
 };
 
@@ -208,6 +242,8 @@ struct mkw__wb;
 /* A device write of dirty pages under way; it lasts as long as its buffer. */
 struct mkw__wb_io {
 	struct mkw__os_io io;
+	TAILQ_ENTRY(mkw__wb_io) link;	/* inode->writes */
+	uint64_t seq;
 	struct mkw__wb *wb;
 	struct mkw__inode *inode;	/* pinned */
 	struct mkw__buf *buf;
@@ -215,11 +251,24 @@ struct mkw__wb_io {
 	size_t pages;
 };
 
+/* A read of pages that nobody waits for yet; it lasts as long as its buffer. */
+struct mkw__ra_io {
+	struct mkw__os_io io;
+	struct mkw__range_req ticket;	/* the fault lock over the pages */
+	struct mkw__inode *inode;	/* pinned */
+	struct mkw__buf *buf;
+	uint64_t first;			/* pages */
+	size_t pages;
+	bool back;			/* the mark is on the last, not the first */
+	struct mkw__os_mmu *mmu;	/* as in the wish */
+	uintptr_t base;
+};
+
 /* ---- engine ----------------------------------------------------------- */
 
 struct mkw__counters {
 	_Atomic uint64_t faults, write_faults, inline_faults, faults_merged;
-	_Atomic uint64_t fills, fill_pages, fill_errors;
+	_Atomic uint64_t fills, fill_pages, fill_errors, readahead_pages;
 	_Atomic uint64_t parks, retries, longest_wait_ns;
 	_Atomic uint64_t writebacks, writeback_pages, writeback_errors;
 	_Atomic uint64_t reclaim_unmapped, reclaim_dropped;
@@ -246,8 +295,9 @@ struct mkw_engine {
 	struct mkw__pager pager;
 	struct mkw__flusher flusher;
 	struct mkw__counters count;
-	/* One for each buffer: what its device write is. writeback.c */
+	/* One for each buffer: what its device write, or read ahead, is. */
 	struct mkw__wb_io wb_ios[MKW__BUFFERS];
+	struct mkw__ra_io ra_ios[MKW__BUFFERS];	/* readahead.c */
 };
 
 static inline uint64_t mkw__page_of(const struct mkw_engine *e, uint64_t off)
@@ -288,8 +338,12 @@ void mkw__pool_frames_put(struct mkw_engine *e, size_t n);
 /* An empty leaf for pages from `first`, known to reclaim; NULL: there is none. */
 struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first);
 void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf);
-/* NULL: none is free. _wait: sleeps for one; see pool.c for who may. */
+/*
+ * NULL: none is free, or (_spare) not more than that many. _wait: sleeps for one;
+ * see pool.c for who may.
+ */
 struct mkw__buf *mkw__pool_buf_get(struct mkw_engine *e);
+struct mkw__buf *mkw__pool_buf_spare(struct mkw_engine *e, unsigned leave);
 struct mkw__buf *mkw__pool_buf_wait(struct mkw_engine *e);
 void mkw__pool_buf_put(struct mkw_engine *e, struct mkw__buf *buf);
 /*
@@ -308,6 +362,8 @@ bool mkw__inode_pin(struct mkw__inode *in);
 /* POOL mutex held. */
 bool mkw__inode_pin_locked(struct mkw__inode *in);
 void mkw__inode_unpin(struct mkw__inode *in);
+/* Has it users still? */
+bool mkw__inode_used(struct mkw__inode *in);
 void mkw__inode_use(struct mkw__inode *in);
 /* Ends a use; the last one writes back and frees. An error of that write. */
 int mkw__inode_unuse(struct mkw__inode *in);
@@ -354,8 +410,6 @@ struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in);
 
 /* ---- fill.c ----------------------------------------------------------- */
 
-/* The pages [idx, idx + n) to read ahead for a miss at idx; n >= 1. */
-size_t mkw__fill_window_locked(struct mkw__inode *in, uint64_t idx);
 /*
  * Makes up to max ABSENT pages from idx FILLING, with a frame each; how many.
  * 0: no frame or leaf, or idx is not ABSENT. yield: leaves frames that are few to
@@ -370,6 +424,15 @@ size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max,
  */
 int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
 		      const void *src, size_t *done);
+/*
+ * The same, straight into the mapping that shows idx at addr, protected, which
+ * saves a call; how many pages, 0 if there is none any more. What is left must be
+ * published as above. Never writable: while a page is FILLING a sync would pass over
+ * a store to it. wake: the accesses that sleep on the pages.
+ */
+size_t mkw__fill_publish_mapped(struct mkw__inode *in, struct mkw__os_mmu *mmu,
+				uintptr_t addr, uint64_t idx, size_t n,
+				const void *src, bool wake);
 void mkw__fill_zero_tail(struct mkw__inode *in, uint64_t idx, size_t n,
 			 unsigned char *mem);
 /*
@@ -378,6 +441,27 @@ void mkw__fill_zero_tail(struct mkw__inode *in, uint64_t idx, size_t n,
  * -ENOBUFS when the cache has no room, or the store's error.
  */
 int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max);
+
+/* ---- readahead.c ------------------------------------------------------ */
+
+/* How many pages from idx on a miss should read itself; 1 at least. */
+size_t mkw__ra_window_locked(struct mkw__inode *in, uint64_t idx);
+/*
+ * A page was absent, and [idx, idx + n) are read by who found it so; or it is there,
+ * and may have a mark. *req: what should be read ahead now.
+ */
+void mkw__ra_missed_locked(struct mkw__inode *in, uint64_t idx, size_t n,
+			   struct mkw__ra_req *req);
+void mkw__ra_mark_locked(struct mkw__inode *in, uint64_t idx,
+			 struct mkw__ra_req *req);
+/* Queues a wish. kick: by another task than the pager. False: dropped. */
+bool mkw__ra_post(struct mkw__inode *in, const struct mkw__ra_req *req,
+		  bool kick);
+/* The pager: starts reads of what is queued. */
+void mkw__ra_run(struct mkw_engine *e);
+/* No readahead from now on, and none in flight; or (off) as ever. */
+void mkw__ra_quiesce(struct mkw_engine *e, bool on);
+void mkw__ra_advise(struct mkw__inode *in, enum mkw_advice advice);
 
 /* ---- fault.c, pager.c ------------------------------------------------- */
 
@@ -472,12 +556,18 @@ size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 		     uint64_t end);
 /* Waits until nothing of wb is in flight. */
 void mkw__wb_drain(struct mkw__wb *wb);
-/* All dirty pages of the inode to the store, and waits. No flush, no error. */
-int mkw__wb_inode(struct mkw__inode *in);
+/*
+ * All pages [first, end) that are dirty at the call to the store, and waits; also for
+ * the writebacks of the file that were in flight. No flush. The error of a write that
+ * ended meanwhile.
+ */
+int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end);
 int mkw__wb_sync(struct mkw_file *file);
 
 /* Tries to free want frames of pages that nobody holds; how many it freed. */
 size_t mkw__reclaim(struct mkw_engine *e, size_t want);
+/* Takes the clean pages of a range from the cache, where nobody holds them. */
+void mkw__reclaim_range(struct mkw__inode *in, uint64_t first, uint64_t end);
 
 int mkw__flusher_start(struct mkw_engine *e);
 void mkw__flusher_stop(struct mkw_engine *e);

@@ -128,7 +128,11 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	if (f->single) {
 		/* Just the page. */
 	} else if (!pg_in(word, PG_PRESENT_MASK)) {
-		end = idx + mkw__fill_window_locked(in, idx);
+		end = idx + mkw__ra_window_locked(in, idx);
+	} else if (word & PG_MARK) {
+		/* All that was read ahead with it, on the one side or the other. */
+		first = idx - mkw__min(idx, MKW__IO_PAGES - 1);
+		end = idx + MKW__IO_PAGES;
 	} else if (!f->write) {
 		first = idx & ~(uint64_t)(MKW__AROUND_PAGES - 1);
 		end = first + MKW__AROUND_PAGES;
@@ -362,10 +366,10 @@ static int resolve_by_window(struct mkw__fault *f, const struct mkw__map *m,
 	return outcome(f, done || r == -EEXIST ? 0 : r);
 }
 
-/* May the page join a run whose pages are (not) writable? */
+/* May the page join a run of such pages? A mark is for its own fault to find. */
 static bool joins(uint32_t word, unsigned mask)
 {
-	return pg_in(word, mask) && !(word & PG_LOCKED);
+	return pg_in(word, mask) && !(word & (PG_LOCKED | PG_MARK));
 }
 
 static void lock_page_locked(struct mkw__inode *in, uint64_t idx, uint32_t bits)
@@ -389,7 +393,7 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	uint32_t word = mkw__page_get_locked(in, idx);
 	uint64_t first = idx, end = idx + 1, from, to;
 	bool clean = PG_STATE(word) == PG_CLEAN, writable, window;
-	unsigned mask;
+	unsigned mask, most;
 
 	f->stale = f->write && m->writable && clean && may_be_stale(f, in);
 	window = m->writable && !f->engine->caps.continue_wp;
@@ -410,14 +414,15 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	mask = writable ? open : PG_PRESENT_MASK & ~(m->writable ? open : 0);
 	if (window)
 		mask = PG_BIT(PG_CLEAN);
-	/* The mapping may have been cut since the ticket was taken. A window's
-	 * buffer holds its pages twice. */
+	/* A window's buffer holds its pages twice. */
+	most = window ? MKW__IO_PAGES / 2 : MKW__IO_PAGES;
+	/* The mapping may have been cut since the ticket was taken. */
 	mkw__map_pages(m, &from, &to);
 	from = mkw__max(from, f->first);
-	to = mkw__min(mkw__min(to, f->end), idx + MKW__IO_PAGES / 2);
+	to = mkw__min(mkw__min(to, f->end), idx + most);
 	while (end < to && joins(mkw__page_get_locked(in, end), mask))
 		end++;
-	while (first > from && end - first < MKW__IO_PAGES / 2 &&
+	while (first > from && end - first < most &&
 	       joins(mkw__page_get_locked(in, first - 1), mask))
 		first--;
 	if (MKW__MUTANT(NEIGHBOUR_WRITABLE))
@@ -439,9 +444,16 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 	struct mkw__inode *in = m->inode;
 	struct mkw_engine *e = f->engine;
 	uint64_t idx = mkw__page_of(e, page_base(f) - m->addr + m->off);
+	/* What is read ahead of idx is to be mapped where idx is. */
+	struct mkw__ra_req ahead = {
+		.mmu = f->mmu,
+		.base = page_base(f) - (uintptr_t)(idx << e->page_shift),
+	};
+	bool in_thread = f->in_thread;
 	uint64_t pages;
 	uint32_t word;
 	size_t n;
+	int r;
 
 	if (f->noted != in) {
 		/* Of another file meanwhile: what was noted says nothing. */
@@ -474,13 +486,23 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 	word = mkw__page_get_locked(in, idx);
 	if ((word & PG_LOCKED) || PG_STATE(word) == PG_FILLING)
 		return park_on_page(f, in, idx);
-	if (pg_in(word, PG_PRESENT_MASK))
-		return resolve(f, m, in, idx);
+	if (pg_in(word, PG_PRESENT_MASK)) {
+		if (word & PG_MARK)
+			mkw__ra_mark_locked(in, idx, &ahead);
+		else
+			mkw__page_once_locked(in, idx, false);
+		r = resolve(f, m, in, idx);
+		/* Parked, *f is not ours any more. */
+		mkw__ra_post(in, &ahead, in_thread);
+		return r;
+	}
 
 	f->buf = mkw__pool_buf_get(e);
 	n = f->buf ? mkw__fill_begin_locked(in, idx,
 					    mkw__min(f->end, pages) - idx,
 					    false) : 0;
+	if (n)
+		mkw__ra_missed_locked(in, idx, n, &ahead);
 	mkw__mutex_unlock(&in->tree);
 	if (!n) {
 		if (f->buf)
@@ -490,6 +512,7 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 	}
 	f->fill_first = idx;
 	f->fill_pages = n;
+	mkw__ra_post(in, &ahead, in_thread);
 	return STEP_FILL;
 }
 
@@ -524,39 +547,6 @@ static enum mkw__fault_end let_through(struct mkw__fault *f)
 }
 
 /* ---- filling ---------------------------------------------------------- */
-
-/*
- * Publishes what was read straight into the mapping that waits for it, protected,
- * which saves a call; how many pages. What is left is published through the
- * frames alone. Never writable: while the page is FILLING a sync would pass over
- * a store to it, so a store goes on from 1, to be made DIRTY first.
- */
-static size_t publish_mapped(struct mkw__fault *f)
-{
-	struct mkw__inode *in = f->inode;
-	unsigned shift = f->engine->page_shift;
-	unsigned flags = MKW__PTE_WP | (f->write ? MKW__PTE_DONTWAKE : 0);
-	struct mkw__range_req table;
-	const struct mkw__map *m;
-	uint64_t first, end;
-	size_t done = 0;
-
-	/* Poison in other mappings must be lifted: the long way does that. */
-	if (atomic_load_explicit(&in->poisoned, memory_order_acquire))
-		return 0;
-	mkw__map_table_lock(&table);
-	m = mkw__map_find(f->addr);
-	if (m && m->mmu == f->mmu && m->inode == in) {
-		mkw__map_pages(m, &first, &end);
-		end = mkw__min(end, f->fill_first + f->fill_pages);
-		if (mkw__map_addr(m, f->fill_first) == page_base(f))
-			mkw__os_pte_copy(m->mmu, page_base(f), f->buf->mem,
-					 (end - f->fill_first) << shift, flags,
-					 &done);
-	}
-	mkw__map_table_unlock(&table);
-	return done >> shift;
-}
 
 /*
  * The page cannot be read, and is still FILLING, so nobody else can make it valid
@@ -602,7 +592,8 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 	}
 	if (!res) {
 		mkw__fill_zero_tail(in, idx, n, f->buf->mem);
-		mapped = publish_mapped(f);
+		mapped = mkw__fill_publish_mapped(in, f->mmu, page_base(f), idx,
+						  n, f->buf->mem, !f->write);
 		res = mkw__fill_publish(in, idx + mapped, n - mapped,
 					f->buf->mem + (mapped << e->page_shift),
 					&done);

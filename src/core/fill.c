@@ -17,28 +17,6 @@
 
 #include "core/engine.h"
 
-/*
- * Readahead. A miss at the page where a stream's last window ended continues
- * it, with a window of twice the size; any other miss is a page of its own and
- * the beginning of a stream that replaces the oldest.
- */
-size_t mkw__fill_window_locked(struct mkw__inode *in, uint64_t idx)
-{
-	struct mkw__ra_stream *s;
-
-	for (unsigned i = 0; i < MKW__RA_STREAMS; i++) {
-		s = &in->ra[i];
-		if (!s->pages || s->next != idx)
-			continue;
-		s->pages = mkw__min(2 * s->pages, MKW__IO_PAGES);
-		s->next = idx + s->pages;
-		return s->pages;
-	}
-	in->ra_last = (in->ra_last + 1) % MKW__RA_STREAMS;
-	in->ra[in->ra_last] = (struct mkw__ra_stream){ idx + 1, 1 };
-	return 1;
-}
-
 size_t mkw__fill_begin_locked(struct mkw__inode *in, uint64_t idx, size_t max,
 			      bool yield)
 {
@@ -101,10 +79,38 @@ int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
 	return r;
 }
 
+size_t mkw__fill_publish_mapped(struct mkw__inode *in, struct mkw__os_mmu *mmu,
+				uintptr_t addr, uint64_t idx, size_t n,
+				const void *src, bool wake)
+{
+	unsigned shift = in->engine->page_shift;
+	unsigned flags = MKW__PTE_WP | (wake ? 0 : MKW__PTE_DONTWAKE);
+	struct mkw__range_req table;
+	const struct mkw__map *m;
+	uint64_t first, end;
+	size_t done = 0;
+
+	/* Poison in other mappings must be lifted: the long way does that. */
+	if (!n || atomic_load_explicit(&in->poisoned, memory_order_acquire))
+		return 0;
+	mkw__map_table_lock(&table);
+	m = mkw__map_find(addr);
+	if (m && m->mmu == mmu && m->inode == in) {
+		mkw__map_pages(m, &first, &end);
+		end = mkw__min(end, idx + n);
+		if (mkw__map_addr(m, idx) == addr)
+			mkw__os_pte_copy(mmu, addr, src, (end - idx) << shift,
+					 flags, &done);
+	}
+	mkw__map_table_unlock(&table);
+	return done >> shift;
+}
+
 int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 {
 	struct mkw_engine *e = in->engine;
 	struct mkw__buf *buf = mkw__pool_buf_wait(e);
+	struct mkw__ra_req req = { .count = 0 };
 	size_t n, done = 0;
 	bool absent;
 	int r;
@@ -113,7 +119,10 @@ int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 	absent = !mkw__page_get_locked(in, idx);
 	n = mkw__fill_begin_locked(in, idx, mkw__min(max, MKW__IO_PAGES),
 				   true);
+	if (n)
+		mkw__ra_missed_locked(in, idx, n, &req);
 	mkw__mutex_unlock(&in->tree);
+	mkw__ra_post(in, &req, true);
 	if (!n) {
 		mkw__pool_buf_put(e, buf);
 		return absent ? -ENOBUFS : 0;

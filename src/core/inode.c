@@ -48,6 +48,16 @@ void mkw__inode_unpin(struct mkw__inode *in)
 	mkw__mutex_unlock(&p->mutex);
 }
 
+bool mkw__inode_used(struct mkw__inode *in)
+{
+	bool used;
+
+	mkw__mutex_lock(&pool(in)->mutex);
+	used = in->users > 0;
+	mkw__mutex_unlock(&pool(in)->mutex);
+	return used;
+}
+
 void mkw__inode_use(struct mkw__inode *in)
 {
 	mkw__mutex_lock(&pool(in)->mutex);
@@ -92,6 +102,8 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 	for (unsigned i = 0; i < MKW__PAGE_WAIT_BUCKETS; i++)
 		TAILQ_INIT(&in->waiters[i]);
 	TAILQ_INIT(&in->maps);
+	TAILQ_INIT(&in->writes);
+	TAILQ_INIT(&in->write_waiters);
 
 	r = mkw__os_frames_create(e->mmu, &in->frames);
 	if (r)
@@ -156,7 +168,7 @@ int mkw__inode_unuse(struct mkw__inode *in)
 	if (!left) {
 		/* Nobody can store any more, so once is enough. */
 		if (in->writable)
-			r = mkw__wb_inode(in);
+			r = mkw__wb_pages(in, 0, UINT64_MAX);
 		inode_free(in);
 	}
 	mkw__mutex_unlock(&e->files);

@@ -30,12 +30,21 @@ static uint64_t byte_of(const struct mkw__inode *in, uint64_t idx)
 	return idx << in->engine->page_shift;
 }
 
-/* The end of the run of pages from idx whose states are in mask; tree held. */
+/*
+ * The end of the run of pages from idx whose states are in mask; tree held. A page
+ * with readahead's mark begins a run.
+ */
 static uint64_t run_end_locked(struct mkw__inode *in, uint64_t idx,
 			       uint64_t end, unsigned mask)
 {
-	while (idx < end && pg_in(mkw__page_get_locked(in, idx), mask))
-		idx++;
+	uint64_t first = idx;
+
+	for (; idx < end; idx++) {
+		uint32_t word = mkw__page_get_locked(in, idx);
+
+		if (!pg_in(word, mask) || (idx > first && (word & PG_MARK)))
+			break;
+	}
 	return idx;
 }
 
@@ -53,6 +62,7 @@ static int piece_at(struct mkw__inode *in, uint64_t pos, uint64_t end,
 {
 	uint64_t idx = mkw__page_of(in->engine, pos);
 	uint64_t stop = mkw__pages_up(in->engine, end);
+	struct mkw__ra_req ahead;
 	uint32_t word;
 	unsigned mask;
 	int r = 0;
@@ -63,8 +73,10 @@ static int piece_at(struct mkw__inode *in, uint64_t pos, uint64_t end,
 		mkw__page_sleep_locked(in, idx);
 	p->present = pg_in(word, PG_PRESENT_MASK);
 	mask = p->present ? PG_PRESENT_MASK : PG_BIT(PG_ABSENT);
+	mkw__ra_mark_locked(in, idx, &ahead);
 	p->end = mkw__min(end, byte_of(in, run_end_locked(in, idx, stop, mask)));
 	mkw__mutex_unlock(&in->tree);
+	mkw__ra_post(in, &ahead, true);
 	if (nowait && !p->present)
 		r = -EAGAIN;
 	return r;

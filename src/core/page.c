@@ -69,6 +69,21 @@ bool mkw__page_prepare_locked(struct mkw__inode *in, uint64_t idx)
 	return true;
 }
 
+void mkw__page_once_locked(struct mkw__inode *in, uint64_t idx, bool once)
+{
+	struct mkw__leaf *leaf = leaf_find(in, idx);
+
+	if (leaf)
+		leaf->once = once;
+}
+
+bool mkw__page_is_once_locked(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__leaf *leaf = leaf_find(in, idx);
+
+	return leaf && leaf->once;
+}
+
 static void count_dirty(struct mkw__inode *in, bool was, bool is)
 {
 	if (is && !was) {
@@ -95,9 +110,9 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	if (from != to && !(transitions[from] & PG_BIT(to)))
 		mkw__os_panic("page %llu: no transition from state %d to %d (doc/STATES.md)",
 			      (unsigned long long)idx, from, to);
-	if (to == PG_ABSENT && (word & (PG_MAPPED | PG_WRITABLE)))
-		mkw__os_panic("page %llu becomes ABSENT while it is mapped",
-			      (unsigned long long)idx);
+	if (to == PG_ABSENT && (word & (PG_MAPPED | PG_WRITABLE | PG_MARK)))
+		mkw__os_panic("page %llu becomes ABSENT with bits 0x%x",
+			      (unsigned long long)idx, word);
 
 	/* A page lock is let go by the task that took it. */
 	if ((word & ~old) & PG_LOCKED)

@@ -49,6 +49,7 @@ enum mkw__page_state {
 #define PG_LOCKED   0x08u
 #define PG_MAPPED   0x10u	/* some mapping may reach it without a fault */
 #define PG_WRITABLE 0x20u	/* some mapping may store to it without a fault */
+#define PG_MARK     0x40u	/* the first touch of what was read ahead */
 
 #define PG_PRESENT_MASK \
 	(PG_BIT(PG_CLEAN) | PG_BIT(PG_DIRTY) | PG_BIT(PG_WRITEBACK) | \
@@ -69,6 +70,7 @@ struct mkw__leaf {
 	struct mkw__inode *inode;
 	uint64_t first;			/* page index, a multiple of 64 */
 	uint16_t used;			/* words that are not zero */
+	bool once;			/* a stream passes here: no second chance */
 	bool inactive;			/* POOL mutex: which list */
 	uint32_t word[MKW__LEAF_PAGES];
 };
@@ -114,6 +116,13 @@ static inline uint32_t pg_stored(uint32_t word)
  */
 uint64_t mkw__page_next_locked(struct mkw__inode *in, uint64_t idx,
 			       uint64_t end, unsigned mask);
+
+/*
+ * The pages around idx were read ahead of a stream that passes them once, or (false)
+ * have been touched otherwise since: reclaim takes the former in one step.
+ */
+void mkw__page_once_locked(struct mkw__inode *in, uint64_t idx, bool once);
+bool mkw__page_is_once_locked(struct mkw__inode *in, uint64_t idx);
 
 /* Queues w until the page changes; wake it with the page's next change. */
 void mkw__page_enqueue_locked(struct mkw__inode *in, uint64_t idx,

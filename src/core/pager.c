@@ -186,6 +186,7 @@ static void pager_main(void *arg)
 		mkw__os_loop_wait(p->loop, grace_left_ns(p));
 		run_ready(e);
 		end_graces(p);
+		mkw__ra_run(e);
 		mkw__mutex_lock(&p->queue);
 		stop = p->stop;
 		mkw__mutex_unlock(&p->queue);
@@ -201,6 +202,7 @@ int mkw__pager_start(struct mkw_engine *e)
 	TAILQ_INIT(&p->ready);
 	TAILQ_INIT(&p->free);
 	TAILQ_INIT(&p->grace);
+	TAILQ_INIT(&p->read_waiters);
 	for (unsigned i = 0; i < MKW__FAULT_BUCKETS; i++)
 		TAILQ_INIT(&p->active[i]);
 	for (unsigned i = 0; i < MKW__PAGER_FAULTS; i++)

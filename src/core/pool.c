@@ -54,6 +54,7 @@ int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
 		p->buf[i].mem = p->buf_mem + i * buf_len;
 		TAILQ_INSERT_TAIL(&p->bufs, &p->buf[i], link);
 	}
+	p->bufs_free = MKW__BUFFERS;
 	return 0;
 }
 
@@ -182,17 +183,24 @@ void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf)
 
 /* ---- buffers ---------------------------------------------------------- */
 
-struct mkw__buf *mkw__pool_buf_get(struct mkw_engine *e)
+struct mkw__buf *mkw__pool_buf_spare(struct mkw_engine *e, unsigned leave)
 {
 	struct mkw__pool *p = &e->pool;
-	struct mkw__buf *buf;
+	struct mkw__buf *buf = NULL;
 
 	mkw__mutex_lock(&p->mutex);
-	buf = TAILQ_FIRST(&p->bufs);
-	if (buf)
+	if (p->bufs_free > leave) {
+		buf = TAILQ_FIRST(&p->bufs);
 		TAILQ_REMOVE(&p->bufs, buf, link);
+		p->bufs_free--;
+	}
 	mkw__mutex_unlock(&p->mutex);
 	return buf;
+}
+
+struct mkw__buf *mkw__pool_buf_get(struct mkw_engine *e)
+{
+	return mkw__pool_buf_spare(e, 0);
 }
 
 struct mkw__buf *mkw__pool_buf_wait(struct mkw_engine *e)
@@ -224,6 +232,7 @@ void mkw__pool_buf_put(struct mkw_engine *e, struct mkw__buf *buf)
 	mkw__mutex_lock(&p->mutex);
 	/* The one used last is still in the processor's cache. */
 	TAILQ_INSERT_HEAD(&p->bufs, buf, link);
+	p->bufs_free++;
 	take_waiters(p, &woken);
 	mkw__mutex_unlock(&p->mutex);
 	mkw__waiters_wake(&woken);

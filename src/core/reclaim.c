@@ -10,7 +10,10 @@
  *             touched through a mapping meanwhile: clean ones are dropped. A
  *             leaf with pages left (touched again, dirty) goes back to active.
  *
- * Both steps only while nobody holds any lock on the pages: everything exclusively,
+ * A leaf that readahead has filled for a stream, and that nobody has come back to, goes
+ * in one: what is read once is not to push out what is used.
+ *
+ * All of it only while nobody holds any lock on the pages: everything exclusively,
  * by try-lock, then the page lock. So no reader sees a frame vanish, and no fault
  * maps a page that is being dropped.
  */
@@ -40,20 +43,25 @@ static struct mkw__inode *take_leaf(struct mkw_engine *e, bool inactive,
 	return in;
 }
 
-/* Locks the pages of a leaf that a step applies to; a bit for each. */
-static uint64_t lock_pages(struct mkw__inode *in, uint64_t first, bool drop)
+enum which { MAPPED, UNMAPPED_CLEAN, CLEAN };
+
+/* Locks those of the pages [first, end), at most a leaf's; a bit for each. */
+static uint64_t lock_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
+			   enum which which)
 {
 	uint64_t bits = 0;
 
 	_Static_assert(MKW__LEAF_PAGES == 64, "a bit for each page");
 	mkw__mutex_lock(&in->tree);
-	for (unsigned i = 0; i < MKW__LEAF_PAGES; i++) {
+	for (unsigned i = 0; i < end - first; i++) {
 		uint32_t word = mkw__page_get_locked(in, first + i);
 
 		if (word & PG_LOCKED)
 			continue;
-		if (drop ? PG_STATE(word) == PG_CLEAN && !(word & PG_MAPPED) :
-			   (word & PG_MAPPED) != 0) {
+		if (which == MAPPED ? (word & PG_MAPPED) != 0 :
+				      PG_STATE(word) == PG_CLEAN &&
+					      (which == CLEAN ||
+					       !(word & PG_MAPPED))) {
 			mkw__page_set_locked(in, first + i, word | PG_LOCKED);
 			bits |= (uint64_t)1 << i;
 		}
@@ -108,6 +116,38 @@ static size_t drop_pages(struct mkw__inode *in, uint64_t first, uint64_t bits)
 	return total;
 }
 
+/* Both steps at once for clean pages of one leaf's worth, where nobody holds them. */
+static void evict(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	struct mkw__range_req table;
+	struct mkw__excl x;
+	uint64_t bits;
+
+	if (!mkw__excl_trylock_all(in, &x, first, end))
+		return;
+	mkw__map_table_lock(&table);
+	bits = lock_pages(in, first, end, CLEAN);
+	mkw__count(&in->engine->count.reclaim_dropped,
+		   drop_pages(in, first, bits));
+	mkw__map_table_unlock(&table);
+	mkw__excl_unlock_all(in, &x);
+}
+
+void mkw__reclaim_range(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	uint64_t next;
+
+	for (; first < end; first = next) {
+		mkw__mutex_lock(&in->tree);
+		first = mkw__page_next_locked(in, first, end, PG_PRESENT_MASK);
+		mkw__mutex_unlock(&in->tree);
+		next = mkw__min((first | (MKW__LEAF_PAGES - 1)) + 1, end);
+		if (first < end)
+			evict(in, first, next);
+	}
+	mkw__pool_poke(in->engine);
+}
+
 /* One step on one leaf; frames freed. *found: there was a leaf. */
 static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 {
@@ -116,6 +156,7 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 	struct mkw__excl x;
 	uint64_t first, bits;
 	size_t freed = 0;
+	bool once;
 
 	in = take_leaf(e, inactive, &first);
 	*found = in != NULL;
@@ -123,8 +164,13 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 		return 0;
 	if (mkw__excl_trylock_all(in, &x, first, first + MKW__LEAF_PAGES)) {
 		mkw__map_table_lock(&table);
-		bits = lock_pages(in, first, inactive);
-		if (inactive) {
+		mkw__mutex_lock(&in->tree);
+		once = mkw__page_is_once_locked(in, first);
+		mkw__mutex_unlock(&in->tree);
+		bits = lock_pages(in, first, first + MKW__LEAF_PAGES,
+				  once ? CLEAN :
+				  inactive ? UNMAPPED_CLEAN : MAPPED);
+		if (inactive || once) {
 			freed = drop_pages(in, first, bits);
 			mkw__count(&e->count.reclaim_dropped, freed);
 		} else {
@@ -149,7 +195,7 @@ size_t mkw__reclaim(struct mkw_engine *e, size_t want)
 	/* Each leaf is met about twice: what is left then is in use. */
 	while (freed < want && some && steps++ < steps_max) {
 		/* Keep about as many leaves inactive as active. */
-		step(e, false, &some);
+		freed += step(e, false, &some);
 		freed += step(e, true, &more);
 		some |= more;
 	}

@@ -24,6 +24,14 @@
 
 #include "core/engine.h"
 
+/* The write is over, or was none. */
+static void end_write_locked(struct mkw__inode *in, struct mkw__wb_io *w,
+			     struct mkw__waiters *woken)
+{
+	TAILQ_REMOVE(&in->writes, w, link);
+	TAILQ_CONCAT(woken, &in->write_waiters, link);
+}
+
 static void write_done(struct mkw__os_io *io, int res)
 {
 	struct mkw__wb_io *w = MKW__CONTAINER(io, struct mkw__wb_io, io);
@@ -44,6 +52,7 @@ static void write_done(struct mkw__os_io *io, int res)
 		in->wb_error = res;
 		in->wb_error_seq++;
 	}
+	end_write_locked(in, w, &woken);
 	mkw__mutex_unlock(&in->tree);
 	mkw__waiters_wake(&woken);
 	mkw__count(&e->count.writeback_errors, res ? 1 : 0);
@@ -90,11 +99,18 @@ static bool lock_range(struct mkw__wb *wb, struct mkw__range_lock *rl,
 	return true;
 }
 
+/* The write that a buffer is for. */
+static struct mkw__wb_io *io_of(struct mkw_engine *e, struct mkw__buf *buf)
+{
+	return &e->wb_ios[buf - e->pool.buf];
+}
+
 /* Steps 2 to 4 from page `first`; how many pages are in the snapshot. */
 static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 		       struct mkw__buf *buf)
 {
 	struct mkw_engine *e = in->engine;
+	struct mkw__wb_io *w = io_of(e, buf);
 	struct mkw__range_req table;
 	bool writable = false;
 	size_t n = 0;
@@ -110,6 +126,11 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 		writable |= word & PG_WRITABLE;
 		mkw__page_set_locked(in, first + n,
 				     pg_with(word, PG_WRITEBACK) | PG_LOCKED);
+	}
+	/* With the first page that a sync does not find DIRTY any more. */
+	if (n) {
+		w->seq = ++in->write_seq;
+		TAILQ_INSERT_TAIL(&in->writes, w, link);
 	}
 	mkw__mutex_unlock(&in->tree);
 	if (n && writable && !MKW__MUTANT(WRITEBACK_KEEPS_WRITABLE))
@@ -129,6 +150,7 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 						     ~PG_LOCKED);
 			mkw__page_wake_locked(in, first + i, &woken);
 		}
+		end_write_locked(in, w, &woken);
 		mkw__mutex_unlock(&in->tree);
 		mkw__waiters_wake(&woken);
 		return 0;
@@ -146,13 +168,15 @@ static void submit(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 	struct mkw_engine *e = wb->engine;
 	uint64_t off = first << e->page_shift;
 	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
-	struct mkw__wb_io *w = &e->wb_ios[buf - e->pool.buf];
+	struct mkw__wb_io *w = io_of(e, buf);
 
-	*w = (struct mkw__wb_io){ .wb = wb,
-				  .inode = in,
-				  .buf = buf,
-				  .first = first,
-				  .pages = n };
+	if (!mkw__inode_pin(in))
+		mkw__os_panic("writeback of a file that is gone");
+	w->wb = wb;
+	w->inode = in;
+	w->buf = buf;
+	w->first = first;
+	w->pages = n;
 	w->io = (struct mkw__os_io){ .done = write_done,
 				     .write = true,
 				     .off = off,
@@ -229,7 +253,7 @@ size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 		n = snapshot(in, idx, run_end, buf);
 		/* The size may shrink once the lock is gone: after R4's wait for
 		 * this write. The pin outlives the file's last user. */
-		if (n && mkw__inode_pin(in))
+		if (n)
 			submit(wb, in, idx, n, buf);
 		else
 			mkw__pool_buf_put(wb->engine, buf);
@@ -247,11 +271,34 @@ size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 	return total;
 }
 
-int mkw__wb_inode(struct mkw__inode *in)
+/*
+ * Waits for the writes that are in flight now, not for later ones: whoever stores all
+ * the time must not keep a sync for ever.
+ */
+static void wait_writes(struct mkw__inode *in)
+{
+	struct mkw__wb_io *w;
+	uint64_t last;
+
+	mkw__mutex_lock(&in->tree);
+	last = in->write_seq;
+	while ((w = TAILQ_FIRST(&in->writes)) && w->seq <= last) {
+		struct mkw__sleeper s;
+
+		mkw__sleeper_init(&s);
+		TAILQ_INSERT_TAIL(&in->write_waiters, &s.waiter, link);
+		mkw__mutex_unlock(&in->tree);
+		mkw__sleeper_wait(&s);
+		mkw__mutex_lock(&in->tree);
+	}
+	mkw__mutex_unlock(&in->tree);
+}
+
+int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	struct mkw_engine *e = in->engine;
 	struct mkw__wb wb = { .engine = e, .may_block = true };
-	uint64_t seq, idx = 0;
+	uint64_t seq;
 	int r;
 
 	/* No descriptor left, say: one write after the other, then. */
@@ -260,18 +307,13 @@ int mkw__wb_inode(struct mkw__inode *in)
 	mkw__mutex_lock(&in->tree);
 	seq = in->wb_error_seq;
 	mkw__mutex_unlock(&in->tree);
-	mkw__wb_range(&wb, in, 0, UINT64_MAX);
+	mkw__wb_range(&wb, in, first, end);
 	mkw__wb_drain(&wb);
 	if (wb.loop)
 		mkw__os_loop_destroy(wb.loop);
 
-	/* Writes that others had begun. */
+	wait_writes(in);
 	mkw__mutex_lock(&in->tree);
-	while ((idx = mkw__page_next_locked(in, idx, UINT64_MAX,
-					    PG_BIT(PG_WRITEBACK) |
-						    PG_BIT(PG_WB_DIRTY))) !=
-	       UINT64_MAX)
-		mkw__page_sleep_locked(in, idx);
 	r = in->wb_error_seq != seq ? in->wb_error : 0;
 	mkw__mutex_unlock(&in->tree);
 	return r;
@@ -283,7 +325,7 @@ int mkw__wb_sync(struct mkw_file *file)
 	uint64_t seen;
 	int r, r2;
 
-	r = in->writable ? mkw__wb_inode(in) : 0;
+	r = in->writable ? mkw__wb_pages(in, 0, UINT64_MAX) : 0;
 	r2 = in->store->ops->flush(in->store);
 	if (!r)
 		r = r2;

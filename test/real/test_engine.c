@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -849,6 +850,149 @@ static void test_resident(void **state)
 	finish(&f);
 }
 
+/* ---- readahead -------------------------------------------------------- */
+
+#define RA_FILE_PAGES 4096
+
+static struct mkw_stats stats(struct fixture *f)
+{
+	struct mkw_stats st = MKW_STATS_INIT;
+
+	assert_int_equal(mkw_engine_stats(f->engine, &st), 0);
+	return st;
+}
+
+static void touch_page(const unsigned char *p, size_t i)
+{
+	assert_int_equal(*(volatile const unsigned char *)(p + P(i) + 5),
+			 pattern(P(i) + 5));
+}
+
+/* Whoever reads in order is noticed, in either direction, and by mapping or call. */
+static void test_readahead_in_order(void **state)
+{
+	struct fixture f;
+	unsigned char *p, buf[64];
+	struct mkw_stats st;
+
+	(void)state;
+	for (int how = 0; how < 3; how++) {
+		start_sized(&f, P(RA_FILE_PAGES), 4 << 20);
+		p = map(&f, P(RA_FILE_PAGES), PROT_READ, 0);
+		for (size_t i = 0; i < RA_FILE_PAGES; i++) {
+			if (how == 2) {
+				assert_int_equal(mkw_pread(f.file, buf, 64,
+							   P(i), 0), 64);
+				assert_int_equal(buf[5], pattern(P(i) + 5));
+			} else {
+				touch_page(p, how ? RA_FILE_PAGES - 1 - i : i);
+			}
+		}
+		st = stats(&f);
+		assert_true(st.readahead_pages > RA_FILE_PAGES / 2);
+		if (how < 2)
+			assert_true(st.faults < RA_FILE_PAGES / 2);
+		assert_int_equal(mkw_unmap(p, P(RA_FILE_PAGES)), 0);
+		finish(&f);
+	}
+}
+
+static void test_readahead_strided(void **state)
+{
+	struct mkw_stats st;
+	struct fixture f;
+	unsigned char *p;
+
+	(void)state;
+	start_sized(&f, P(RA_FILE_PAGES), 4 << 20);
+	p = map(&f, P(RA_FILE_PAGES), PROT_READ, 0);
+	for (size_t i = 3; i < RA_FILE_PAGES; i += 17)
+		touch_page(p, i);
+	st = stats(&f);
+	assert_true(st.readahead_pages > RA_FILE_PAGES / 17 / 2);
+	/* What lies between is not wanted. */
+	assert_true(st.fill_pages < RA_FILE_PAGES / 17 + 64);
+	assert_int_equal(mkw_unmap(p, P(RA_FILE_PAGES)), 0);
+	finish(&f);
+}
+
+/* At random, or told not to: nothing. Told that it will be in order: from the start. */
+static void test_readahead_advice(void **state)
+{
+	struct fixture f;
+	unsigned char *p;
+	size_t at = 1;
+
+	(void)state;
+	start_sized(&f, P(RA_FILE_PAGES), 4 << 20);
+	p = map(&f, P(RA_FILE_PAGES), PROT_READ, 0);
+	for (size_t i = 0; i < RA_FILE_PAGES / 2; i++) {
+		at = at * 2654435761u % 4294967291u;
+		touch_page(p, at % RA_FILE_PAGES);
+	}
+	assert_true(stats(&f).readahead_pages < RA_FILE_PAGES / 32);
+	assert_int_equal(mkw_unmap(p, P(RA_FILE_PAGES)), 0);
+	finish(&f);
+
+	start_sized(&f, P(RA_FILE_PAGES), 4 << 20);
+	assert_int_equal(mkw_advise(f.file, 0, 0, MKW_ADVICE_RANDOM), 0);
+	p = map(&f, P(RA_FILE_PAGES), PROT_READ, 0);
+	for (size_t i = 0; i < 512; i++)
+		touch_page(p, i);
+	assert_int_equal(stats(&f).fill_pages, 512);
+	assert_int_equal(mkw_advise(f.file, 0, 0, MKW_ADVICE_SEQUENTIAL), 0);
+	touch_page(p, 1024);
+	assert_true(stats(&f).fill_pages > 512 + 32);
+	assert_int_equal(mkw_unmap(p, P(RA_FILE_PAGES)), 0);
+	finish(&f);
+}
+
+/* Waits until so many pages have been read ahead: the engine does it by itself. */
+static void await_readahead(struct fixture *f, uint64_t pages)
+{
+	while (stats(f).readahead_pages < pages)
+		sched_yield();
+}
+
+static void test_willneed_dontneed(void **state)
+{
+	const struct mkw_range ranges[] = {
+		{ P(600), P(2) }, { P(700) + 100, 1 }, { P(900), P(3) },
+	};
+	unsigned char vec[RA_FILE_PAGES], *p, want[64];
+	struct fixture f;
+
+	(void)state;
+	start(&f, P(RA_FILE_PAGES));
+	assert_int_equal(mkw_advise(f.file, P(10), P(300), MKW_ADVICE_WILLNEED),
+			 0);
+	await_readahead(&f, 300);
+	assert_int_equal(mkw_prefetch(f.file, ranges, 3), 3);
+	await_readahead(&f, 306);
+	assert_int_equal(mkw_resident(f.file, 0, sizeof(vec) * page, vec), 0);
+	for (size_t i = 0; i < RA_FILE_PAGES; i++)
+		assert_int_equal(vec[i], (i >= 10 && i < 310) || i == 600 ||
+						 i == 601 || i == 700 ||
+						 (i >= 900 && i < 903) ?
+						 MKW_RESIDENT : 0);
+
+	p = map(&f, P(RA_FILE_PAGES), PROT_READ | PROT_WRITE, 0);
+	memset(p + P(20), 'x', 64);
+	memset(want, 'x', 64);
+	assert_int_equal(mkw_advise(f.file, P(20), P(40), MKW_ADVICE_DONTNEED),
+			 0);
+	check_host(&f, want, P(20), 64);
+	assert_int_equal(mkw_resident(f.file, P(19), P(42), vec), 0);
+	assert_int_equal(vec[0], MKW_RESIDENT);
+	for (size_t i = 1; i < 41; i++)
+		assert_int_equal(vec[i], 0);
+	assert_int_equal(vec[41], MKW_RESIDENT);
+	assert_memory_equal(p + P(20), want, 64);
+	touch_page(p, 30);
+	assert_int_equal(mkw_unmap(p, P(RA_FILE_PAGES)), 0);
+	finish(&f);
+}
+
 /* ---- threads ---------------------------------------------------------- */
 
 #define THREADS 8
@@ -1006,6 +1150,7 @@ static void test_bad_input(void **state)
 	struct mkw_engine *e;
 	struct mkw_file *file;
 	struct fixture f;
+	struct mkw_range range = { 0, 0 };
 	unsigned char vec[4];
 	void *p;
 
@@ -1108,6 +1253,16 @@ static void test_bad_input(void **state)
 	assert_int_equal(mkw_resident(f.file, 1, 1, vec), -EINVAL);
 	assert_int_equal(mkw_resident(f.file, -1, 1, vec), -EINVAL);
 	assert_int_equal(mkw_resident(f.file, 0, 0, vec), -EINVAL);
+	assert_int_equal(mkw_advise(NULL, 0, 0, MKW_ADVICE_NORMAL), -EINVAL);
+	assert_int_equal(mkw_advise(f.file, 0, 0, 5), -EINVAL);
+	assert_int_equal(mkw_advise(f.file, 0, 0, -1), -EINVAL);
+	assert_int_equal(mkw_advise(f.file, -1, 0, MKW_ADVICE_NORMAL), -EINVAL);
+	assert_int_equal(mkw_advise(f.file, 1, INT64_MAX, MKW_ADVICE_NORMAL),
+			 -EINVAL);
+	assert_int_equal(mkw_prefetch(NULL, &range, 1), -EINVAL);
+	assert_int_equal(mkw_prefetch(f.file, NULL, 1), -EINVAL);
+	assert_int_equal(mkw_prefetch(f.file, &range, 1), -EINVAL);
+	assert_int_equal(mkw_prefetch(f.file, NULL, 0), 0);
 	finish(&f);
 }
 
@@ -1123,6 +1278,8 @@ static void test_bad_input(void **state)
 	T(test_nowait), T(test_punch), T(test_zero_range), T(test_allocate), \
 	T(test_bytes_past_the_end), T(test_append), T(test_budget), T(test_larger_than_cache), \
 	T(test_resident), T(test_crowd_on_a_page), T(test_thousand_wakes), \
+	T(test_readahead_in_order), T(test_readahead_strided), \
+	T(test_readahead_advice), T(test_willneed_dontneed), \
 	T(test_open_twice), T(test_open_flags), T(test_bad_input)
 
 int main(void)

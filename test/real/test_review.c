@@ -549,30 +549,30 @@ static void test_mapping_is_cut(void **state)
 	struct remap r;
 
 	(void)state;
-	fa = open_file(e, P(8), 1, &a);
+	fa = open_file(e, P(12), 1, &a);
 	fb = open_file(e, P(4), 101, &b);
-	p = map_low(fa, P(8));
-	/* Readahead: pages 0, 1 and 2, and 3 to 6 would be next. */
+	p = map_low(fa, P(12));
+	/* Readahead: pages 0 and 1 to 4, and 5 to 11 would be next. */
 	assert_int_equal(p[P(0)], 1);
 	assert_int_equal(p[P(1)], 2);
-	read = (struct read_at){ fa, P(3), P(4) };
+	read = (struct read_at){ fa, P(5), P(4) };
 	on_next(a, OP_READ, stop_here, NULL);
 	task_start(&reader, read_task, &read);
 	sleep_for(&a->stopped, "a read that fills");
 	faults = stats(e).faults;
-	task_start(&loader, load_task, p + P(3));
+	task_start(&loader, load_task, p + P(5));
 	UNTIL(page_waiters(fa->inode) == 1);
-	assert_int_equal(mkw_unmap(p + P(4), P(4)), 0);
-	r = (struct remap){ .file = fb, .at = p + P(4), .len = P(4) };
+	assert_int_equal(mkw_unmap(p + P(6), P(6)), 0);
+	r = (struct remap){ .file = fb, .at = p + P(6), .len = P(4) };
 	remap(&r);
 	sem_post(&a->go);
 	task_join(&reader, "the read");
 	task_join(&loader, "the load");
 	assert_int_equal(stats(e).faults - faults, 1);
-	assert_int_equal(p[P(3)], 4);
+	assert_int_equal(p[P(5)], 6);
 	for (int i = 0; i < 4; i++)
-		assert_int_equal(p[P(4 + i)], 101 + i);
-	assert_int_equal(mkw_unmap(p, P(8)), 0);
+		assert_int_equal(p[P(6 + i)], 101 + i);
+	assert_int_equal(mkw_unmap(p, P(12)), 0);
 	assert_int_equal(mkw_file_close(fa), 0);
 	assert_int_equal(mkw_file_close(fb), 0);
 	close_engine(e);
