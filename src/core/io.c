@@ -62,7 +62,7 @@ static int piece_at(struct mkw__inode *in, uint64_t pos, uint64_t end,
 {
 	uint64_t idx = mkw__page_of(in->engine, pos);
 	uint64_t stop = mkw__pages_up(in->engine, end);
-	struct mkw__ra_req ahead;
+	struct mkw__ra_req ahead = { .count = 0 };
 	uint32_t word;
 	unsigned mask;
 	int r = 0;
