@@ -61,6 +61,7 @@ const char *mkw__check_class_name(enum check_class class);
 const char *mkw__check_op_name(enum op_kind kind);
 
 struct check_config;
+struct slow;
 
 struct target {
 	const struct target_ops *ops;
@@ -128,6 +129,7 @@ struct check_config {
 	unsigned hang_seconds;	/* after which a thread counts as stuck */
 	unsigned window_seconds;	/* after which a window is a deadlock */
 	bool progress;		/* a line on stderr */
+	const struct slow *slow;	/* for windows; NULL: none */
 	bool strict;		/* tearing counts as a failure */
 	bool allow_errors;	/* spurious errors do not */
 	/* Of the engine: */

@@ -60,7 +60,7 @@ static void json_windows(FILE *f, const struct column *col,
 		fprintf(f, ", \"verdict\": ");
 		json_string(f, mkw__win_verdict_name(w->verdict));
 		fprintf(f, ", \"failure\": %s, \"seconds\": %.3f, \"evidence\": ",
-			json_bool(mkw__win_failure(w->verdict, &o->cfg,
+			json_bool(mkw__win_failure(w, &o->cfg,
 						   col->atomic)), w->seconds);
 		json_string(f, w->evidence);
 		fprintf(f, " }");
@@ -199,7 +199,7 @@ static void junit_column(FILE *f, const struct column *col,
 	snprintf(class, sizeof(class), "%s.windows", col->label);
 	for (unsigned i = 0; i < col->n_wins; i++) {
 		const struct win_result *w = &col->wins[i];
-		bool failed = mkw__win_failure(w->verdict, &o->cfg, col->atomic);
+		bool failed = mkw__win_failure(w, &o->cfg, col->atomic);
 
 		junit_case(f, class, w->window->name, w->seconds,
 			   w->verdict == WIN_SKIPPED ? JUNIT_SKIPPED :

@@ -14,8 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check/fsname.h"
 #include "check/interrupt.h"
 #include "check/report.h"
+#include "check/windows/slow.h"
 
 #define COLUMNS_MAX 16
 /* Each costs the watchdog's time: enough is known then. */
@@ -30,9 +32,27 @@ static void progress(const struct options *o, const char *target,
 		fprintf(stderr, "\r\033[K");
 }
 
-static void run_windows(const struct options *o, struct column *col)
+/* Is one of them to be run on the slow device? */
+static bool wants_slow(const struct options *o)
+{
+	for (unsigned i = 0; mkw__windows[i].name; i++)
+		if (o->windows >> i & 1 && mkw__windows[i].slow)
+			return true;
+	return false;
+}
+
+static void run_windows(struct options *o, struct column *col)
 {
 	unsigned deadlocks = 0;
+	struct slow slow;
+	char type[64];
+
+	if (wants_slow(o)) {
+		progress(o, o->cfg.target_ops->name, "making the slow device");
+		mkw__slow_start(&slow, mkw__check_fsname(o->cfg.dir, type,
+							 sizeof(type)));
+		o->cfg.slow = &slow;
+	}
 
 	for (unsigned i = 0; mkw__windows[i].name; i++) {
 		struct win_result *res = &col->wins[col->n_wins];
@@ -53,11 +73,14 @@ static void run_windows(const struct options *o, struct column *col)
 		if (res->label[0] && !col->label[0])
 			memcpy(col->label, res->label, sizeof(col->label));
 	}
+	if (o->cfg.slow)
+		mkw__slow_stop(&slow);
+	o->cfg.slow = NULL;
 	progress(o, NULL, NULL);
 }
 
 /* Fills a column. False: the environment does not allow it. */
-static bool run_column(const char *self, const struct options *o,
+static bool run_column(const char *self, struct options *o,
 		       struct column *col)
 {
 	col->atomic = o->cfg.target_ops->atomic;

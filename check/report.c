@@ -78,7 +78,7 @@ bool mkw__check_failure(enum check_class class, const struct check_config *cfg,
 bool mkw__column_clean(const struct column *c, const struct options *o)
 {
 	for (unsigned i = 0; i < c->n_wins; i++)
-		if (mkw__win_failure(c->wins[i].verdict, &o->cfg, c->atomic))
+		if (mkw__win_failure(&c->wins[i], &o->cfg, c->atomic))
 			return false;
 	for (unsigned i = 0; i < CHECK_CLASSES && c->has_random; i++)
 		if (c->random.classes[i].count &&
@@ -173,7 +173,7 @@ static struct cell window_cell(const struct column *col, const struct window *w,
 		cell.colour = FAINT;
 		break;
 	default:
-		cell.colour = blame(mkw__win_failure(res->verdict, &o->cfg,
+		cell.colour = blame(mkw__win_failure(res, &o->cfg,
 						     col->atomic));
 	}
 	return cell;
@@ -300,7 +300,7 @@ static void print_windows(const struct column *col, const struct options *o)
 
 	for (unsigned i = 0; i < col->n_wins; i++) {
 		const struct win_result *res = &col->wins[i];
-		bool failure = mkw__win_failure(res->verdict, &o->cfg,
+		bool failure = mkw__win_failure(res, &o->cfg,
 						col->atomic);
 
 		switch (res->verdict) {
@@ -310,7 +310,7 @@ static void print_windows(const struct column *col, const struct options *o)
 		case WIN_SKIPPED:
 			/* Many have the same reason. */
 			if (strcmp(res->evidence, last))
-				printf("%s: %s and on: skipped: %s\n",
+				printf("%s: %s: skipped: %s\n",
 				       col->label, res->window->name,
 				       res->evidence);
 			last = res->evidence;

@@ -19,6 +19,8 @@
 struct engine {
 	struct mkw_engine *engine;
 	struct mkw_file *file;
+	int fd;			/* of the file, to open it again by */
+	unsigned map_flags;
 	void *map;
 	size_t len;
 };
@@ -35,6 +37,8 @@ static void engine_close(struct target *t)
 		mkw_file_close(e->file);
 	if (e->engine)
 		mkw_engine_close(e->engine);
+	if (e->fd >= 0)
+		close(e->fd);
 	free(e);
 	t->priv = NULL;
 }
@@ -63,12 +67,14 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 	struct engine *e = calloc(1, sizeof(*e));
 	const char *what = "make its file";
 	char path[4096];
-	int fd, err;
+	int err;
 
 	if (!e)
 		return -ENOMEM;
 	t->priv = e;
+	e->fd = -1;
 	e->len = len;
+	e->map_flags = cfg->inline_faults ? MKW_MAP_INLINE : 0;
 	snprintf(t->label, sizeof(t->label), "mkwrite %s%s",
 		 cfg->policy == MKW_POLICY_INVALIDATE ? "invalidate" : "retry",
 		 cfg->inline_faults ? " inline" : "");
@@ -84,14 +90,13 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 		goto fail;
 	}
 	snprintf(path, sizeof(path), "%s/.mkwrite-check-XXXXXX", cfg->dir);
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd < 0) {
+	e->fd = mkostemp(path, O_CLOEXEC);
+	if (e->fd < 0) {
 		err = -errno;
 		goto explain;
 	}
 	what = "open its file";
 	err = mkw_file_open(e->engine, path, O_RDWR | O_CLOEXEC, 0, &e->file);
-	close(fd);
 	unlink(path);
 	if (err) {
 		e->file = NULL;
@@ -103,7 +108,7 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 		goto explain;
 	what = "map its file";
 	err = mkw_map(e->file, NULL, len, PROT_READ | PROT_WRITE,
-		      cfg->inline_faults ? MKW_MAP_INLINE : 0, 0, &e->map);
+		      e->map_flags, 0, &e->map);
 	if (err) {
 		e->map = NULL;
 		goto explain;
@@ -166,6 +171,27 @@ static int engine_sync(struct target *t)
 	return mkw_sync(e->file);
 }
 
+/* Closing it drops all; it is opened and mapped again where it was. */
+static int engine_drop(struct target *t)
+{
+	struct engine *e = t->priv;
+	void *at = e->map;
+	int err;
+
+	err = mkw_unmap(e->map, e->len);
+	if (err)
+		return err;
+	e->map = NULL;
+	err = mkw_file_close(e->file);
+	e->file = NULL;
+	if (!err)
+		err = mkw_file_open_fd(e->engine, e->fd, &e->file);
+	if (err)
+		return err;
+	return mkw_map(e->file, at, e->len, PROT_READ | PROT_WRITE,
+		       e->map_flags | MKW_MAP_FIXED_NOREPLACE, 0, &e->map);
+}
+
 const struct target_ops mkw__check_engine_target = {
 	.name = "engine",
 	.atomic = true,
@@ -176,4 +202,5 @@ const struct target_ops mkw__check_engine_target = {
 	.truncate = engine_truncate,
 	.sync = engine_sync,
 	.close = engine_close,
+	.drop = engine_drop,
 };

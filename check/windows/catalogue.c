@@ -23,6 +23,10 @@
 	"Treat a delayed extent that appears under a direct read as a reason to " \
 	"write back and retry, not as an I/O error."
 
+#define TAKING_ADVICE \
+	"Hold invalidate_lock from before the page cache is cut until the " \
+	"blocks are gone."
+
 #define SELF(mode, rw, over, overlap, args) \
 	{ .name = "self-" mode "-" rw "-" over, \
 	  .what = mode " " rw " whose buffer is a mapping of the file, " \
@@ -32,6 +36,16 @@
 	SELF(mode, rw, "same", "of the same range", (args)), \
 	SELF(mode, rw, "page", "shifted by a page", (args) | SELF_PAGE), \
 	SELF(mode, rw, "word", "overlapping by 8 bytes", (args) | SELF_WORD)
+
+#define TAKING(op, args) \
+	{ .name = "fault-" op, \
+	  .what = "page fault held in its read of a slow device; " op, \
+	  .advice = TAKING_ADVICE, .run = mkw__win_taking, .arg = (args), \
+	  .slow = true }, \
+	{ .name = op "-mkwrite", \
+	  .what = op " parked behind a slow writeback; store into its range", \
+	  .advice = TAKING_ADVICE, .run = mkw__win_taking, \
+	  .arg = (args) | TAKE_PARKED, .slow = true }
 
 const struct window mkw__windows[] = {
 	{ .name = "dwrite-store-in-range",
@@ -66,7 +80,8 @@ const struct window mkw__windows[] = {
 	  .what = "write of 6 MiB held before its end; mapped copy of all of it",
 	  .advice = "No file system promises this; mapped accesses are atomic "
 		    "by the word.",
-	  .run = mkw__win_buffered, .arg = BUFFERED_WRITE_COPY, .lever = true },
+	  .run = mkw__win_buffered, .arg = BUFFERED_WRITE_COPY, .lever = true,
+	  .unpromised = true },
 	{ .name = "read-write",
 	  .what = "read of 6 MiB held before its end; write of all of it",
 	  .advice = TEAR_ADVICE, .run = mkw__win_buffered,
@@ -127,6 +142,16 @@ const struct window mkw__windows[] = {
 	  .what = "two direct writes, each with the other's range as its buffer",
 	  .advice = SELF_ADVICE, .run = mkw__win_cross,
 	  .arg = SELF_WRITE | SELF_DIRECT },
+
+	TAKING("punch", TAKE_PUNCH),
+	TAKING("zero", TAKE_ZERO),
+	TAKING("collapse", TAKE_COLLAPSE),
+	TAKING("insert", TAKE_INSERT),
+	TAKING("truncate", TAKE_TRUNCATE),
+	{ .name = "freeze-store",
+	  .what = "the file system is frozen; store",
+	  .advice = "Let page_mkwrite() wait for the thaw (sb_start_pagefault).",
+	  .run = mkw__win_freeze, .slow = true },
 	{ .name = NULL },
 };
 

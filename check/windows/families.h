@@ -29,4 +29,10 @@ enum { SELF_READ = 0, SELF_WRITE = 1, SELF_DIRECT = 2, SELF_PAGE = 4,
 void mkw__win_self(struct stage *s);
 void mkw__win_cross(struct stage *s);
 
+enum { TAKE_PUNCH, TAKE_ZERO, TAKE_COLLAPSE, TAKE_INSERT, TAKE_TRUNCATE,
+       TAKE_MASK = 7, TAKE_PARKED = 8 };
+void mkw__win_taking(struct stage *s);
+
+void mkw__win_freeze(struct stage *s);
+
 #endif /* MKW_CHECK_FAMILIES_H */

@@ -23,6 +23,7 @@
 
 #include "check/interrupt.h"
 #include "check/mix.h"
+#include "check/windows/slow.h"
 #include "check/windows/window.h"
 
 /* For a killed process to go away. */
@@ -48,16 +49,16 @@ const char *mkw__win_verdict_name(enum win_verdict v)
 	return names[v];
 }
 
-bool mkw__win_failure(enum win_verdict v, const struct check_config *cfg,
-		      bool atomic)
+bool mkw__win_failure(const struct win_result *res,
+		      const struct check_config *cfg, bool atomic)
 {
-	switch (v) {
+	switch (res->verdict) {
 	case WIN_COHERENT:
 	case WIN_EXCLUDED:
 	case WIN_SKIPPED:
 		return false;
 	case WIN_TORN:
-		return atomic || cfg->strict;
+		return !res->window->unpromised && (atomic || cfg->strict);
 	case WIN_ERROR:
 		return !cfg->allow_errors;
 	default:
@@ -91,6 +92,7 @@ noreturn static void child(const struct window *w,
 	struct sigaction trap = { .sa_sigaction = mkw__check_trap,
 				  .sa_flags = SA_SIGINFO | SA_NODEFER };
 	struct stage s = { .window = w, .cfg = cfg, .res = res };
+	struct check_config here = *cfg;
 	int err;
 
 	/* The terminal's interrupt is the parent's to handle. */
@@ -105,7 +107,11 @@ noreturn static void child(const struct window *w,
 	sigaction(SIGBUS, &trap, NULL);
 	s.page = (size_t)sysconf(_SC_PAGESIZE);
 	s.t.ops = cfg->target_ops;
-	err = s.t.ops->open(&s.t, cfg, WIN_BYTES);
+	/* What was cached stays so: windows are not about reclaim. */
+	here.cache_bytes = 4 * WIN_BYTES;
+	if (w->slow)
+		here.dir = cfg->slow->image.mount;
+	err = s.t.ops->open(&s.t, &here, WIN_BYTES);
 	if (err)
 		mkw__win_end(&s, WIN_SKIPPED, "%s", s.t.error);
 	memcpy(res->label, s.t.label, sizeof(s.t.label));
@@ -171,6 +177,11 @@ static bool attend(pid_t pid, int fd, const struct check_config *cfg,
 	if (how > 0)
 		return true;
 	describe_threads(pid, threads, sizeof(threads));
+	/* What the device holds keeps it from dying. */
+	if (cfg->slow && cfg->slow->up) {
+		sem_post(&cfg->slow->gate->go);
+		mkw__slow_thaw(cfg->slow);
+	}
 	kill(pid, SIGKILL);
 	if (how < 0) {
 		res->verdict = WIN_SKIPPED;
@@ -236,6 +247,12 @@ void mkw__window_run(const struct window *w, const struct check_config *cfg,
 	*res = (struct win_result){ .window = w, .verdict = WIN_SKIPPED };
 	if (w->lever && mkw__lever_probe(why, sizeof(why))) {
 		snprintf(res->evidence, sizeof(res->evidence), "%s", why);
+		return;
+	}
+	if (w->slow && (!cfg->slow || !cfg->slow->up)) {
+		snprintf(res->evidence, sizeof(res->evidence),
+			 "no slow device: %s", cfg->slow ? cfg->slow->why :
+							   "none was started");
 		return;
 	}
 	res->verdict = WIN_ERROR;

@@ -74,7 +74,7 @@ void mkw__win_setup(struct stage *s, size_t len)
 	}
 	mkw__win_need(s, "fdatasync", s->t.ops->sync(&s->t));
 	if (s->t.ops->drop)
-		s->t.ops->drop(&s->t);
+		mkw__win_need(s, "dropping the cache", s->t.ops->drop(&s->t));
 	free(buf);
 }
 
@@ -280,7 +280,7 @@ void mkw__win_views(struct stage *s, off_t off, size_t len,
 	if (s->sync_err)
 		s->t.ops->sync(&s->t);
 	if (!s->sector && s->t.ops->drop)
-		s->t.ops->drop(&s->t);
+		mkw__win_need(s, "dropping the cache", s->t.ops->drop(&s->t));
 	look(s, &v[VIEW_DISK], ACT_READ, s->sector ? WAY_DIRECT : 0, off, len,
 	     s->sector ? "a direct read after fdatasync" :
 			 "a read after fdatasync");

@@ -52,6 +52,7 @@ struct window {
 	int arg;		/* which of the family */
 	bool lever;		/* needs one */
 	bool slow;		/* needs the slow device: slow.h */
+	bool unpromised;	/* by anybody: tearing is only reported */
 };
 
 struct win_result {
@@ -73,9 +74,9 @@ const struct window *mkw__window_find(const char *name);
 void mkw__window_run(const struct window *w, const struct check_config *cfg,
 		     struct win_result *res);
 
-/* Does the verdict count as a failure? */
-bool mkw__win_failure(enum win_verdict v, const struct check_config *cfg,
-		      bool atomic);
+/* Does it count as a failure? */
+bool mkw__win_failure(const struct win_result *res,
+		      const struct check_config *cfg, bool atomic);
 
 /* ---- what windows are made of ------------------------------------------- */
 
