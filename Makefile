@@ -7,6 +7,7 @@
 #   make test             every test with gcc, clang, ASan+UBSan and TSan
 #   make gcc|clang|asan|tsan    the tests of one of them
 #   make cross            the library compiled for arm64
+#   make test-kernels     the tests of real faults under Linux 6.1 and 6.12, in qemu
 #   make soak SECONDS=n   mkwrite check and sim for a long time
 #   make install          DESTDIR and PREFIX as usual
 #   make clean
@@ -26,7 +27,7 @@ setup_asan  = $(call setup,$(BUILD)-asan,CC=clang,-Db_lundef=false -Db_sanitize=
 setup_tsan  = $(call setup,$(BUILD)-tsan,CC=clang,-Db_lundef=false -Db_sanitize=thread)
 variants    = gcc clang asan tsan
 
-.PHONY: all deps demo test $(variants) cross soak install clean
+.PHONY: all deps demo test $(variants) cross test-kernels soak install clean
 
 all:
 	@$(call setup,$(BUILD),,--prefix=$(PREFIX))
@@ -51,6 +52,11 @@ $(variants): deps
 
 cross:
 	@tools/cross-arm64 $(BUILD)-arm64
+
+test-kernels: deps
+	@$(setup_gcc)
+	@ninja -C $(BUILD)-gcc --quiet
+	@tools/test-kernels $(BUILD)-gcc
 
 soak: deps all
 	@tools/soak $(BUILD) $(SECONDS)
