@@ -454,6 +454,17 @@ uint64_t mkw__os_now_ns(void)
 	return m.clock_ns;
 }
 
+uint64_t mkw__os_process(void)
+{
+	return 1;
+}
+
+int mkw__os_at_fork(void (*fn)(void))
+{
+	(void)fn;
+	return 0;
+}
+
 void mkw__os_signals_block(struct mkw__os_sigmask *saved)
 {
 	saved->bits = sim_task_self()->masked++;
@@ -467,6 +478,19 @@ void mkw__os_signals_restore(const struct mkw__os_sigmask *saved)
 		sim_violation("task %s: signals_restore() does not pair with signals_block()",
 			      self->name);
 	self->masked--;
+}
+
+void mkw__os_signals_open(struct mkw__os_sigmask *saved)
+{
+	if (sim_task_self()->masked)
+		sim_violation("task %s: signals_open() inside signals_block()",
+			      sim_task_self()->name);
+	saved->bits = 0;
+}
+
+void mkw__os_signals_close(const struct mkw__os_sigmask *saved)
+{
+	(void)saved;
 }
 
 /* ---- mutex and event -------------------------------------------------- */

@@ -21,7 +21,11 @@
  *     signal handler that can interrupt another call of this library.
  *   - Signals that come while a call holds a lock are delivered when it
  *     returns (all but those that a fault raises).
- *   - After fork() the child has neither the mappings nor a usable engine.
+ *   - After fork() the child has neither the mappings (an access there raises
+ *     SIGSEGV) nor a usable engine: every function that is given one of the
+ *     parent's, or a file of it, fails with -ECHILD. It may open its own.
+ *   - What a process has stored and written, and neither synced nor closed, is
+ *     lost where it exits before the engine has written it back.
  */
 #ifndef MKWRITE_H
 #define MKWRITE_H

@@ -2,7 +2,10 @@
 /*
  * The public functions: what they check before core sees a call.
  *
- * Every argument error is found here, before anything is locked or changed.
+ * Every argument error is found here, before anything is locked or changed, and
+ * so is a call in a forked child (-ECHILD): its parent's threads may have held
+ * any lock when it was made.
+ *
  * Signals are blocked around whatever takes a lock, so that no handler of the
  * application runs in a thread that holds one: it might touch a mapping, and the
  * fault would wait for the very lock (ubuf.c does so itself for reads and writes,
@@ -62,6 +65,8 @@ int mkw_engine_close(struct mkw_engine *engine)
 
 	if (!engine)
 		return -EINVAL;
+	if (mkw__engine_inherited(engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	r = mkw__engine_close(engine);
 	mkw__os_signals_restore(&mask);
@@ -76,6 +81,8 @@ int mkw_engine_stats(struct mkw_engine *engine, struct mkw_stats *st)
 
 	if (!engine || !st || st->size < offsetof(struct mkw_stats, reserved))
 		return -EINVAL;
+	if (mkw__engine_inherited(engine))
+		return -ECHILD;
 	size = st->size;
 	mkw__os_signals_block(&mask);
 	mkw__engine_stats(engine, &all);
@@ -99,6 +106,8 @@ static int check_rw(struct mkw_file *file, size_t *len, off_t off,
 
 	if (!file || (flags & ~(MKW_DIRECT | MKW_NOWAIT)))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	*len = mkw__min(*len, RW_MAX);
 	if (!range_ok(off, *len))
 		return -EINVAL;
@@ -166,6 +175,8 @@ int mkw_truncate(struct mkw_file *file, off_t size)
 
 	if (!file || size < 0)
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	if (!file->writable)
 		return -EBADF;
 	mkw__os_signals_block(&mask);
@@ -182,6 +193,8 @@ int mkw_fallocate(struct mkw_file *file, int mode, off_t off, off_t len)
 
 	if (!file || len <= 0 || !range_ok(off, len))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	if (!file->writable)
 		return -EBADF;
 	mkw__os_signals_block(&mask);
@@ -211,6 +224,8 @@ int64_t mkw_seek(struct mkw_file *file, off_t off, int whence)
 
 	if (!file || off < 0 || (whence != SEEK_DATA && whence != SEEK_HOLE))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	r = mkw__query_seek(file->inode, off, whence == SEEK_DATA);
 	mkw__os_signals_restore(&mask);
@@ -221,6 +236,8 @@ int64_t mkw_size(struct mkw_file *file)
 {
 	if (!file)
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	return atomic_load_explicit(&file->inode->size, memory_order_acquire);
 }
 
@@ -232,6 +249,8 @@ int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info)
 	if (!file || !info ||
 	    info->size < offsetof(struct mkw_file_info, direct))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	size = info->size;
 	all.direct_align = file->inode->store->direct_align;
 	all.direct = file->inode->store->direct;
@@ -248,6 +267,8 @@ int mkw_sync(struct mkw_file *file)
 
 	if (!file)
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	r = mkw__wb_sync(file);
 	mkw__os_signals_restore(&mask);
@@ -261,6 +282,8 @@ int mkw_file_close(struct mkw_file *file)
 
 	if (!file)
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	r = mkw__file_close(file);
 	mkw__os_signals_restore(&mask);
@@ -284,6 +307,8 @@ int mkw_map(struct mkw_file *file, void *hint, size_t len, int prot,
 	    ((flags & fixed) && !hint) ||
 	    (prot != PROT_READ && prot != (PROT_READ | PROT_WRITE)))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	if ((prot & PROT_WRITE) && !file->writable)
 		return -EACCES;
 	mkw__os_signals_block(&mask);
@@ -304,6 +329,8 @@ int mkw_file_on_fault_error(struct mkw_file *file,
 
 	if (!file)
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	mkw__fault_on_error(file->inode, callback, arg);
 	mkw__os_signals_restore(&mask);
@@ -334,6 +361,8 @@ int mkw_resident(struct mkw_file *file, off_t off, size_t len,
 
 	if (!file || !vec || !len || !range_ok(off, len) || !page_aligned(off))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	e = file->inode->engine;
 	mkw__os_signals_block(&mask);
 	mkw__query_resident(file->inode, mkw__page_of(e, off),
@@ -383,6 +412,8 @@ int mkw_advise(struct mkw_file *file, off_t off, off_t len, int advice)
 	if (!file || len < 0 || !range_ok(off, len) || advice < 0 ||
 	    advice > MKW_ADVICE_DONTNEED)
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	in = file->inode;
 	if (!len)
 		len = OFF_MAX - off;
@@ -408,6 +439,8 @@ ssize_t mkw_prefetch(struct mkw_file *file, const struct mkw_range *ranges,
 
 	if (!file || (n && !ranges))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	for (size_t i = 0; i < n; i++)
 		if (ranges[i].len <= 0 || !range_ok(ranges[i].off,
 						    ranges[i].len))

@@ -41,6 +41,8 @@ int mkw_file_open(struct mkw_engine *engine, const char *path, int flags,
 	    (access != O_RDONLY && access != O_RDWR) ||
 	    (access == O_RDONLY && (flags & O_TRUNC)))
 		return -EINVAL;
+	if (mkw__engine_inherited(engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	r = mkw__hostfile_open(path, flags & ~O_TRUNC, mode, &st);
 	if (!r)
@@ -57,6 +59,8 @@ int mkw_file_open_fd(struct mkw_engine *engine, int fd, struct mkw_file **out)
 
 	if (!engine || !out)
 		return -EINVAL;
+	if (mkw__engine_inherited(engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	r = mkw__hostfile_open_fd(fd, &st);
 	if (!r)

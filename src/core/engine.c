@@ -27,11 +27,15 @@ int mkw__engine_open(const struct mkw_engine_options *opt,
 	e->page = mkw__os_page_size();
 	while (((size_t)1 << e->page_shift) < e->page)
 		e->page_shift++;
+	e->process = mkw__os_process();
 	e->policy = opt->policy;
 	e->writeback_age_ns = (uint64_t)age * 1000000;
 	mkw__mutex_init(&e->files, MKW__RANK_FILES);
 	TAILQ_INIT(&e->inodes);
 
+	r = mkw__os_at_fork(mkw__map_reset);
+	if (r)
+		goto free_engine;
 	r = mkw__pool_init(e, bytes);
 	if (r)
 		goto free_engine;

@@ -282,6 +282,7 @@ static inline void mkw__count(_Atomic uint64_t *counter, uint64_t n)
 }
 
 struct mkw_engine {
+	uint64_t process;		/* mkw__os_process() of who opened it */
 	size_t page;			/* bytes, and log2 of it */
 	unsigned page_shift;
 	enum mkw_policy policy;
@@ -299,6 +300,12 @@ struct mkw_engine {
 	struct mkw__wb_io wb_ios[MKW__BUFFERS];
 	struct mkw__ra_io ra_ios[MKW__BUFFERS];	/* readahead.c */
 };
+
+/* Is the caller a forked child of the engine's process? Nothing of it works. */
+static inline bool mkw__engine_inherited(const struct mkw_engine *e)
+{
+	return e->process != mkw__os_process();
+}
 
 static inline uint64_t mkw__page_of(const struct mkw_engine *e, uint64_t off)
 {

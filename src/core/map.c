@@ -36,14 +36,12 @@ static int map_cmp(const struct mkw__map *a, const struct mkw__map *b)
 RB_GENERATE_INTERNAL(map_tree, mkw__map, node, map_cmp,
 		     static __attribute__((unused)))
 
-#ifdef MKW_TESTING
 void mkw__map_reset(void)
 {
 	mkw__range_init(&process.gate, MKW__RANK_MAP_GATE);
 	mkw__range_init(&process.table, MKW__RANK_MAP_TABLE);
 	RB_INIT(&process.maps);
 }
-#endif
 
 void mkw__map_table_lock(struct mkw__range_req *req)
 {

@@ -78,9 +78,10 @@ struct mkw__ubuf {
 int mkw__ubuf_begin(struct mkw__ubuf *u, const void *p, size_t len);
 void mkw__ubuf_end(struct mkw__ubuf *u);
 
-#ifdef MKW_TESTING
-/* Forgets every mapping: after a simulated run that was broken off. */
+/*
+ * Forgets every mapping, and who waits for the table: in a forked child, which has
+ * none of them, and after a simulated run that was broken off.
+ */
 void mkw__map_reset(void);
-#endif
 
 #endif /* MKW_MAP_H */

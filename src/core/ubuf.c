@@ -43,8 +43,10 @@ ssize_t mkw__ubuf_read(struct mkw__inode *in, void *buf, size_t len,
 	r = mkw__io_read(in, tmp, len, off, flags);
 	mkw__os_signals_restore(&mask);
 	mkw__rank_assert_none();
+	mkw__os_signals_open(&mask);
 	if (r > 0 && mkw__os_user_write(buf, tmp, r))
 		r = -EFAULT;
+	mkw__os_signals_close(&mask);
 	mkw__os_unreserve(tmp, len);
 	return r;
 }
@@ -67,7 +69,9 @@ ssize_t mkw__ubuf_write(struct mkw__inode *in, const void *buf, size_t len,
 	if (!tmp)
 		return -ENOMEM;
 	mkw__rank_assert_none();
+	mkw__os_signals_open(&mask);
 	r = mkw__os_user_read(tmp, buf, len);
+	mkw__os_signals_close(&mask);
 	if (!r) {
 		mkw__os_signals_block(&mask);
 		r = mkw__io_write(in, tmp, len, off, flags);

@@ -72,6 +72,14 @@ struct mkw__os_task {
 };
 struct mkw__os_task *mkw__os_self(void);
 
+/*
+ * A number that changes in a forked child: what was made under another one is
+ * another process's. fn runs in the child before fork() returns there, once
+ * mkw__os_at_fork() was called with it (again: the same). -ENOMEM.
+ */
+uint64_t mkw__os_process(void);
+int mkw__os_at_fork(void (*fn)(void));
+
 /* ---- mutual exclusion and waiting ------------------------------------- */
 
 /*
@@ -113,6 +121,13 @@ struct mkw__os_sigmask {
 };
 void mkw__os_signals_block(struct mkw__os_sigmask *saved);
 void mkw__os_signals_restore(const struct mkw__os_sigmask *saved);
+/*
+ * For accesses of mappings, with nothing held: opens the signals that a fault
+ * raises, which the application may have blocked in this thread, leaves the others
+ * as they are, and holds cancellation back. Not inside the pair above.
+ */
+void mkw__os_signals_open(struct mkw__os_sigmask *saved);
+void mkw__os_signals_close(const struct mkw__os_sigmask *saved);
 
 /* ---- user memory ------------------------------------------------------ */
 

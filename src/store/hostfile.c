@@ -291,6 +291,8 @@ static void close_file(struct mkw__store *st)
 
 	if (h->direct_fd >= 0)
 		close(h->direct_fd);
+	/* A forked child may have the descriptor, too: closing frees nothing then. */
+	flock(h->fd, LOCK_UN);
 	close(h->fd);
 	mkw__os_free(h);
 }

@@ -68,6 +68,17 @@ static LIST_HEAD(, mkw__os_frames) all_frames =
 	LIST_HEAD_INITIALIZER(all_frames);
 static struct mkw__os_mutex all_mutex;
 
+void mkw__frames_forget_fork(void)
+{
+	/* Sixty-four of a file's bits or so are set, of millions. */
+	for (size_t i = 0; i < sizeof(alias_bits) / sizeof(alias_bits[0]); i++)
+		if (atomic_load_explicit(&alias_bits[i], memory_order_relaxed))
+			atomic_store_explicit(&alias_bits[i], 0,
+					      memory_order_relaxed);
+	LIST_INIT(&all_frames);
+	all_mutex = (struct mkw__os_mutex){ 0 };
+}
+
 static void mark_alias(const char *start, uint64_t len, bool on)
 {
 	uint64_t first = (uintptr_t)start >> SEGMENT_SHIFT;
@@ -263,6 +274,10 @@ void mkw__os_frames_destroy(struct mkw__os_frames *fr)
 			continue;
 		mark_alias(base, segment_len(i), false);
 		munmap(base, segment_len(i));
+	}
+	/* A forked child may have the descriptor, too: it is to keep no frames. */
+	if (ftruncate(fr->fd, 0)) {
+		/* Then they last as long as the child. */
 	}
 	close(fr->fd);
 	free(fr);

@@ -6,10 +6,15 @@
  *   mmu.c     userfaultfd and page-table calls
  *   frames.c  memfd, alias mappings
  *   trap.c    SIGBUS and SIGSEGV, copies that survive a bad address
+ *   chain.c   who else handles those
+ *   fork.c    what a forked child finds
  *   loop.c    io_uring, fault messages, kicks
  */
 #ifndef MKW_OS_LINUX_H
 #define MKW_OS_LINUX_H
+
+#include <signal.h>
+#include <ucontext.h>
 
 #include "os/os.h"
 
@@ -51,10 +56,34 @@ int mkw__mmu_register(struct mkw__os_mmu *mmu, void *addr, size_t len,
 int mkw__mmu_map(struct mkw__os_mmu *mmu, int fd, uintptr_t hint, size_t len,
 		 int mmap_flags, uint64_t off, uint64_t modes, uintptr_t *addr);
 
-/* Installs the signal handlers, once in a process. */
+/*
+ * Puts our signal handlers in front of everybody's, also of those that were
+ * installed since the last call.
+ */
 void mkw__trap_install(void);
-/* For tests, whose runner takes these signals for itself around each of them. */
+/*
+ * For tests, whose runner takes these signals for itself around each of them:
+ * ours in front, and before us the handler that was there first.
+ */
 void mkw__trap_reinstall(void);
+
+/* The handler; and what it does with a signal that is not the engine's. */
+void mkw__trap_on_signal(int sig, siginfo_t *si, void *context);
+/*
+ * To the next in the chain. sent: by somebody, not by an access. Else comes_again
+ * says whether the access will raise sig once more when the handler returns.
+ */
+void mkw__trap_hand_on(int sig, siginfo_t *si, ucontext_t *uc, bool sent,
+		       bool comes_again);
+/* Was the handler called by one that we handed this very signal on to? */
+bool mkw__trap_is_nested(const ucontext_t *uc);
+
+/*
+ * In a forked child: what each file keeps of the parent's threads and addresses
+ * is put back to the beginning.
+ */
+void mkw__trap_forget_fork(void);
+void mkw__frames_forget_fork(void);
 
 /*
  * Copies in which either side may be application memory: -EFAULT where it is

@@ -325,6 +325,8 @@ int mkw__os_map(struct mkw__os_mmu *mmu, struct mkw__os_frames *fr,
 {
 	int mmap_flags = MAP_SHARED;
 
+	/* Whoever took the signals since the last mapping stands behind us. */
+	mkw__trap_install();
 	if (flags & MKW__MAP_FIXED)
 		mmap_flags |= MAP_FIXED;
 	if (flags & MKW__MAP_FIXED_NOREPLACE)

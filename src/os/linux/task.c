@@ -173,6 +173,23 @@ void mkw__os_signals_restore(const struct mkw__os_sigmask *saved)
 	pthread_setcancelstate(saved->cancel, NULL);
 }
 
+void mkw__os_signals_open(struct mkw__os_sigmask *saved)
+{
+	uint64_t bits = FAULT_SIGNALS;
+
+	saved->err = errno;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &saved->cancel);
+	syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &bits, &saved->bits,
+		sizeof(bits));
+}
+
+void mkw__os_signals_close(const struct mkw__os_sigmask *saved)
+{
+	set_mask(saved->bits, NULL);
+	errno = saved->err;
+	pthread_setcancelstate(saved->cancel, NULL);
+}
+
 /* ---- tasks ------------------------------------------------------------ */
 
 struct mkw__os_thread {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * trap.c: what happens when an access faults: copies that survive a bad
- * address, and the process's handlers of SIGBUS and SIGSEGV.
+ * address, and what the handler of SIGBUS and SIGSEGV makes of a fault.
  *
  * Copies. All accesses that may meet a bad address are made by the few
  * instructions between mkw__trap_begin and mkw__trap_end, written by hand:
@@ -21,27 +21,20 @@
  *   3. SIGBUS, or SIGSEGV that may come from a barred page (mmu.c): the in-thread
  *      handler of the engine. RETRY: return, so that the access runs again
  *   4. the access was made by a copy: -EFAULT
- *   5. to whoever handled the signal before us, with the signal mask that it
- *      would have had; of a barred page as SIGBUS. Where that was the default
- *      or nobody: the default is put back and the access runs into it again,
- *      so that the process ends by the right signal at the right place.
+ *   5. to whoever else handles the signal (chain.c); of a barred page as SIGBUS
  * A signal that was sent (kill, raise), and the notice of a memory error that
  * hit no access of this thread, go straight to 5.
- *
- * A handler that the application installs after us replaces ours: faults of
- * in-thread mappings then kill, and bad addresses in copies reach that handler.
  *
  * The handlers allocate nothing, take no lock of the C library and keep errno.
  * They run on the alternate stack where the thread has one; it must be large
  * enough for the engine's fault path then.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include "os/linux/linux.h"
 
@@ -293,67 +286,28 @@ int mkw__os_user_write(void *user_dst, const void *src, size_t len)
 	return mkw__trap_copy_to(user_dst, src, len);
 }
 
-/* ---- handlers --------------------------------------------------------- */
+/* ---- the handler -------------------------------------------------------- */
 
 static _Atomic(mkw__os_handler *) core_handler;
-
-/* Written before our handlers are installed, and by nobody after. */
-static struct sigaction previous_bus, previous_segv;
 
 void mkw__os_set_handler(mkw__os_handler *fn)
 {
 	atomic_store(&core_handler, fn);
 }
 
-/* The kernel's signal number set as the raw system call takes it. */
-static uint64_t bits_of(const sigset_t *set)
-{
-	uint64_t bits;
-
-	memcpy(&bits, set, sizeof(bits));
-	return bits;
-}
-
-/*
- * sent: by somebody, not by an access. Else comes_again says whether the access
- * will raise sig once more when we return.
- */
-static void hand_on(int sig, siginfo_t *si, ucontext_t *uc, bool sent,
-		    bool comes_again)
-{
-	struct sigaction prev = sig == SIGBUS ? previous_bus : previous_segv;
-	bool plain = !(prev.sa_flags & SA_SIGINFO);
-	uint64_t mask;
-
-	if (plain && prev.sa_handler == SIG_IGN && sent)
-		return;
-	if (plain && (prev.sa_handler == SIG_DFL ||
-		      prev.sa_handler == SIG_IGN)) {
-		prev.sa_handler = SIG_DFL;
-		sigaction(sig, &prev, NULL);
-		if (comes_again)
-			return;
-		/* It waits for our return. A fault does not ask for the mask. */
-		if (!sent)
-			sigdelset(&uc->uc_sigmask, sig);
-		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), sig);
-		return;
-	}
-	mask = bits_of(&uc->uc_sigmask) | bits_of(&prev.sa_mask);
-	if (!(prev.sa_flags & SA_NODEFER))
-		mask |= (uint64_t)1 << (sig - 1);
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
-	if (plain)
-		prev.sa_handler(sig);
-	else
-		prev.sa_sigaction(sig, si, uc);
-}
-
+/* Not to be ended with locks in hand: the core's files make cancellable calls. */
 static enum mkw__os_verdict ask_core(uintptr_t addr, bool write)
 {
 	mkw__os_handler *fn = atomic_load(&core_handler);
+	enum mkw__os_verdict v = MKW__OS_FOREIGN;
+	int cancel;
 
-	return fn ? fn(addr, write) : MKW__OS_FOREIGN;
+	if (fn) {
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+		v = fn(addr, write);
+		pthread_setcancelstate(cancel, NULL);
+	}
+	return v;
 }
 
 /*
@@ -387,45 +341,15 @@ static bool served(int *sig, siginfo_t *si, ucontext_t *uc)
 	return false;
 }
 
-static void on_signal(int sig, siginfo_t *si, void *context)
+void mkw__trap_on_signal(int sig, siginfo_t *si, void *context)
 {
 	bool sent = si->si_code <= 0;
 	int saved_errno = errno, means = sig;
 
+	/* Nested: a handler that we called calls us, who have looked at it. */
 	if (sent || (sig == SIGBUS && si->si_code == BUS_MCEERR_AO) ||
-	    !served(&means, si, context))
-		hand_on(means, si, context, sent, !sent && means == sig);
+	    mkw__trap_is_nested(context) || !served(&means, si, context))
+		mkw__trap_hand_on(means, si, context, sent,
+				  !sent && means == sig);
 	errno = saved_errno;
-}
-
-static void set_handlers(void)
-{
-	struct sigaction sa = { .sa_sigaction = on_signal,
-				.sa_flags = SA_SIGINFO | SA_ONSTACK };
-
-	/* All of them: sigfillset() would leave out cancellation. */
-	memset(&sa.sa_mask, 0xff, sizeof(sa.sa_mask));
-	sigaction(SIGBUS, &sa, NULL);
-	sigaction(SIGSEGV, &sa, NULL);
-}
-
-void mkw__trap_install(void)
-{
-	static struct mkw__os_mutex mutex;
-	static bool installed;
-
-	mkw__os_mutex_lock(&mutex);
-	if (!installed) {
-		/* First asked, then set: a fault may come in between. */
-		sigaction(SIGBUS, NULL, &previous_bus);
-		sigaction(SIGSEGV, NULL, &previous_segv);
-		set_handlers();
-		installed = true;
-	}
-	mkw__os_mutex_unlock(&mutex);
-}
-
-void mkw__trap_reinstall(void)
-{
-	set_handlers();
 }
