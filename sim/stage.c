@@ -87,6 +87,8 @@ void stage_open(unsigned pages, unsigned frames)
 	mkw__testing.r0_off = stage_options.r0_off;
 	mkw__testing.mutants = stage_options.mutants;
 	mkw__testing.cache_frames = frames ? frames : 4 * PAGES_MAX;
+	/* Writers who wait for the flusher. */
+	mkw__testing.dirty_pages = sim_random(4) ? 0 : 1 + sim_random(2);
 	mkw__map_reset();
 	/* Under `none` overlapping is what the story is about. */
 	sim_disk_strict(stage.disk, stage_options.policy != STAGE_NONE);

@@ -55,6 +55,7 @@ struct mkw__pool {
 	struct mkw__mutex mutex;
 	uint64_t frames_max, frames_used;
 	uint64_t low, high;		/* reclaim begins and ends: free frames */
+	uint64_t dirty_low, dirty_high;	/* flusher.c, "Dirty pages" */
 	struct mkw__buf_list bufs;
 	unsigned bufs_free;		/* on that list */
 	struct mkw__buf buf[MKW__BUFFERS];
@@ -63,9 +64,11 @@ struct mkw__pool {
 	struct mkw__leaf *leaf_mem;
 	uint64_t leaves, leaves_made;	/* of leaf_mem: in all, ever used */
 	uint64_t leaves_used;		/* on the active and inactive lists */
-	struct mkw__waiters waiters;	/* for a frame and a buffer */
+	struct mkw__waiters waiters;	/* for a frame, a leaf and a buffer */
+	struct mkw__waiters dirty_waiters; /* for fewer dirty pages */
 	struct mkw__waiters buf_waiters; /* for a buffer */
 	_Atomic bool waited;		/* waiters is not empty */
+	_Atomic bool missed;		/* the flusher could not get a lock */
 };
 
 /* ---- inode and file --------------------------------------------------- */
@@ -169,6 +172,7 @@ struct mkw__fault {
 	uintptr_t addr;
 	bool write, wp, in_thread;
 	bool single;			/* no cluster: its read failed */
+	bool throttled;			/* it has waited for the flusher */
 	/* Whether the store may be over; see "Stale messages" in fault.c. */
 	const void *noted;		/* of which inode; to be compared only */
 	bool suspect, sure;
@@ -354,10 +358,12 @@ struct mkw__buf *mkw__pool_buf_spare(struct mkw_engine *e, unsigned leave);
 struct mkw__buf *mkw__pool_buf_wait(struct mkw_engine *e);
 void mkw__pool_buf_put(struct mkw_engine *e, struct mkw__buf *buf);
 /*
- * True: queued, to be woken when the pool has both a frame and a buffer; false:
- * it has them now.
+ * True: queued, to be woken when the pool has a frame, a leaf and a buffer; false: it
+ * has them now.
  */
 bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w);
+/* How many frames reclaim should free. */
+uint64_t mkw__pool_shortage(struct mkw_engine *e);
 /* To be called after any lock of an inode is released: somebody who waits for
  * the pool may be waiting for that. */
 void mkw__pool_poke(struct mkw_engine *e);
@@ -579,5 +585,13 @@ void mkw__reclaim_range(struct mkw__inode *in, uint64_t first, uint64_t end);
 int mkw__flusher_start(struct mkw_engine *e);
 void mkw__flusher_stop(struct mkw_engine *e);
 void mkw__flusher_kick(struct mkw_engine *e);
+/* A page became dirty, and now there are so many. */
+void mkw__flusher_dirtied(struct mkw_engine *e, uint64_t dirty);
+/* Are there more dirty pages than there should be? */
+bool mkw__flusher_is_behind(struct mkw_engine *e);
+/* Who is about to make pages dirty, and holds nothing, waits here for his turn. */
+void mkw__flusher_throttle(struct mkw_engine *e);
+/* The same for a fault: false, it need not wait; true, w is queued. */
+bool mkw__flusher_throttle_enqueue(struct mkw_engine *e, struct mkw__waiter *w);
 
 #endif /* MKW_ENGINE_H */

@@ -200,6 +200,22 @@ static int park_on_pool(struct mkw__fault *f)
 							  STEP_AGAIN;
 }
 
+/*
+ * A store that would make one more page dirty where there are too many: it waits, once.
+ * Releases the tree mutex.
+ */
+static int park_on_dirty(struct mkw__fault *f, struct mkw__inode *in)
+{
+	mkw__mutex_unlock(&in->tree);
+	ticket_drop(f);
+	f->throttled = true;
+	f->parked = true;
+	f->waiter.wake = park_woken;
+	mkw__count(&f->engine->count.parks, 1);
+	return mkw__flusher_throttle_enqueue(f->engine, &f->waiter) ?
+		       FAULT_PARKED : STEP_AGAIN;
+}
+
 /* What a page-table call's outcome means for the whole fault. */
 static int outcome(struct mkw__fault *f, int r)
 {
@@ -486,6 +502,9 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 	word = mkw__page_get_locked(in, idx);
 	if ((word & PG_LOCKED) || PG_STATE(word) == PG_FILLING)
 		return park_on_page(f, in, idx);
+	if (f->write && m->writable && !f->throttled &&
+	    !pg_in(word, PG_DIRTY_MASK) && mkw__flusher_is_behind(e))
+		return park_on_dirty(f, in);
 	if (pg_in(word, PG_PRESENT_MASK)) {
 		if (word & PG_MARK)
 			mkw__ra_mark_locked(in, idx, &ahead);

@@ -9,6 +9,12 @@
  * Somebody who waits for the pool is not forgotten: what reclaim failed on is a
  * lock that is held, and its release kicks again (mkw__pool_poke()), or a device
  * write of its own, which it waits for.
+ *
+ * Dirty pages. From dirty_low on (a part of the cache small enough that a sync is
+ * over soon) it writes all that it can get, whatever its age. Beyond dirty_high those
+ * who make pages dirty wait for it: a write call before it takes a lock, a fault
+ * parked, each once, until a pass is over. Not until the number has fallen: what
+ * cannot be written must not stop them for ever.
  */
 #include <errno.h>
 
@@ -69,26 +75,61 @@ static size_t write_old(struct mkw_engine *e, struct mkw__wb *wb,
 	return total;
 }
 
-/* How many frames are wanted back. */
-static size_t shortage(struct mkw_engine *e)
-{
-	struct mkw__pool *p = &e->pool;
-	uint64_t left;
-	size_t want = 0;
+/* ---- dirty pages ------------------------------------------------------ */
 
-	mkw__mutex_lock(&p->mutex);
-	left = p->frames_max - p->frames_used;
-	if (left < p->low || !left)
-		want = mkw__max(p->high, 1) - left;
-	mkw__mutex_unlock(&p->mutex);
-	return want;
-}
-
-static bool too_dirty(struct mkw_engine *e)
+static uint64_t dirty_pages(struct mkw_engine *e)
 {
 	return atomic_load_explicit(&e->count.dirty_pages,
-				    memory_order_relaxed) >
-	       e->pool.frames_max / 2;
+				    memory_order_relaxed);
+}
+
+void mkw__flusher_dirtied(struct mkw_engine *e, uint64_t dirty)
+{
+	if (dirty == e->pool.dirty_low + 1 || dirty == e->pool.dirty_high + 1)
+		mkw__flusher_kick(e);
+}
+
+bool mkw__flusher_is_behind(struct mkw_engine *e)
+{
+	return dirty_pages(e) > e->pool.dirty_high;
+}
+
+bool mkw__flusher_throttle_enqueue(struct mkw_engine *e, struct mkw__waiter *w)
+{
+	struct mkw__pool *p = &e->pool;
+	bool queued;
+
+	if (!mkw__flusher_is_behind(e))
+		return false;
+	mkw__mutex_lock(&p->mutex);
+	queued = mkw__flusher_is_behind(e);
+	if (queued)
+		TAILQ_INSERT_TAIL(&p->dirty_waiters, w, link);
+	mkw__mutex_unlock(&p->mutex);
+	if (queued)
+		mkw__flusher_kick(e);
+	return queued;
+}
+
+void mkw__flusher_throttle(struct mkw_engine *e)
+{
+	struct mkw__sleeper s;
+
+	mkw__sleeper_init(&s);
+	if (mkw__flusher_throttle_enqueue(e, &s.waiter))
+		mkw__sleeper_wait(&s);
+}
+
+/* A pass is over: what could be written is being written, or has been. */
+static void let_writers_go(struct mkw_engine *e)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	struct mkw__pool *p = &e->pool;
+
+	mkw__mutex_lock(&p->mutex);
+	TAILQ_CONCAT(&woken, &p->dirty_waiters, link);
+	mkw__mutex_unlock(&p->mutex);
+	mkw__waiters_wake(&woken);
 }
 
 static void flusher_main(void *arg)
@@ -100,11 +141,13 @@ static void flusher_main(void *arg)
 
 	while (!atomic_load_explicit(&fl->stop, memory_order_acquire)) {
 		mkw__os_loop_wait(fl->loop, e->writeback_age_ns / 4 + 1);
-		want = shortage(e);
+		want = mkw__pool_shortage(e);
 		if (want && mkw__reclaim(e, want) < want &&
 		    write_old(e, &wb, 0))
 			mkw__reclaim(e, want);
-		write_old(e, &wb, too_dirty(e) ? 0 : e->writeback_age_ns);
+		write_old(e, &wb, dirty_pages(e) > e->pool.dirty_low ?
+					  0 : e->writeback_age_ns);
+		let_writers_go(e);
 	}
 }
 

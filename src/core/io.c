@@ -390,6 +390,8 @@ ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
 	ssize_t r;
 	int r2;
 
+	if (!(flags & (MKW_NOWAIT | MKW_DIRECT)))
+		mkw__flusher_throttle(in->engine);
 	r = check_source(buf, len);
 	if (r)
 		return r;

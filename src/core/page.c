@@ -89,7 +89,8 @@ static void count_dirty(struct mkw__inode *in, bool was, bool is)
 	if (is && !was) {
 		if (!in->dirty++)
 			in->dirty_since_ns = mkw__os_now_ns();
-		mkw__count(&in->engine->count.dirty_pages, 1);
+		mkw__flusher_dirtied(in->engine, 1 + atomic_fetch_add_explicit(
+			&in->engine->count.dirty_pages, 1, memory_order_relaxed));
 	} else if (was && !is) {
 		in->dirty--;
 		mkw__count(&in->engine->count.dirty_pages, (uint64_t)-1);
@@ -120,7 +121,7 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	else if ((old & ~word) & PG_LOCKED)
 		mkw__rank_drop(MKW__RANK_PAGE);
 	count_dirty(in, pg_in(old, PG_DIRTY_MASK), pg_in(word, PG_DIRTY_MASK));
-	leaf->word[idx % MKW__LEAF_PAGES] = word;
+	leaf->word[idx % MKW__LEAF_PAGES] = (uint8_t)word;
 	if (from != PG_ABSENT && to == PG_ABSENT)
 		mkw__pool_frames_put(in->engine, 1);
 	if (old && !word) {

@@ -2,7 +2,7 @@
 /*
  * page.h: what the cache knows of each page of a file. doc/STATES.md draws it.
  *
- * A page is one 32-bit word: a state and a few bits. Words live in leaves of
+ * A page is one word of 8 bits: a state and a few flags. Words live in leaves of
  * 64 pages; a leaf exists while one of its words is not zero (a page that is
  * ABSENT, unlocked and unmapped has no memory at all), hangs in its inode's
  * tree, and is the unit of reclaim's lists.
@@ -72,7 +72,7 @@ struct mkw__leaf {
 	uint16_t used;			/* words that are not zero */
 	bool once;			/* a stream passes here: no second chance */
 	bool inactive;			/* POOL mutex: which list */
-	uint32_t word[MKW__LEAF_PAGES];
+	uint8_t word[MKW__LEAF_PAGES];
 };
 RB_HEAD(mkw__leaf_tree, mkw__leaf);
 TAILQ_HEAD(mkw__leaf_list, mkw__leaf);

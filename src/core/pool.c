@@ -6,24 +6,28 @@
  *            when a page leaves ABSENT, given back when it returns there.
  *   leaves   of page words, from one reservation, so that the pager and the
  *            fault handler allocate nothing (R3). Each has a page that is not
- *            ABSENT, so there are never more than frames.
+ *            ABSENT, so there are never more than frames; where pages are sparse
+ *            the leaves may run out first, which is then what reclaim frees.
  *   buffers  for I/O of up to MKW__IO_PAGES pages. Whoever holds one finishes
  *            without waiting for a lock of a file, so a task may sleep for one
  *            even while it holds such locks - unless it holds buffers itself,
  *            with I/O in flight that only it can complete.
  *
  * A fault waits for a frame and a buffer in the queue of waiters and holds nothing
- * meanwhile (R7). They are all woken when there are both, and look again (R2). `waited` is true while the queue is not empty: a task that releases a
+ * meanwhile (R7). They are all woken when there are all of them, and look again (R2). `waited` is true while the queue is not empty: a task that releases a
  * lock of a file reads it without the mutex (mkw__pool_poke()), since reclaim
  * may have failed on just that lock. Its partner is the store in
  * mkw__pool_enqueue(): reclaim runs after that store (the kick follows it), and
  * fails on the lock before its holder releases it, which orders the store
- * before the holder's load through the lock's own mutex.
+ * before the holder's load through the lock's own mutex. `missed` is the same for
+ * the flusher's writes: it is stored before the try-lock that decides.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "core/engine.h"
+
+#define METADATA_BYTES ((uint64_t)16 << 20)
 
 int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
 {
@@ -37,13 +41,24 @@ int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
 	TAILQ_INIT(&p->inactive);
 	TAILQ_INIT(&p->waiters);
 	TAILQ_INIT(&p->buf_waiters);
+	TAILQ_INIT(&p->dirty_waiters);
 	p->frames_max = cache_bytes >> e->page_shift;
 	if (MKW__TEST(cache_frames))
 		p->frames_max = MKW__TEST(cache_frames);
 	p->low = p->frames_max / 16;
 	p->high = p->frames_max / 8;
+	p->dirty_high = mkw__max(p->frames_max / 4, 32);
+	if (MKW__TEST(dirty_pages))
+		p->dirty_high = MKW__TEST(dirty_pages);
+	p->dirty_low = mkw__min(p->dirty_high / 2,
+				mkw__max(p->frames_max / 64, 16));
 
-	p->leaves = p->frames_max + 1;
+	/* One for each page at most; but where those are few and far between, no
+	 * more than keeps memory beside the pages within 0.5 % of them, and 32
+	 * MiB, half of which may be buffers. */
+	p->leaves = mkw__min(p->frames_max + 1,
+			     (METADATA_BYTES + (p->frames_max << e->page_shift) /
+					       200) / sizeof(*p->leaf_mem));
 	p->leaf_mem = mkw__os_reserve(p->leaves * sizeof(*p->leaf_mem));
 	p->buf_mem = mkw__os_reserve(MKW__BUFFERS * buf_len);
 	if (!p->leaf_mem || !p->buf_mem) {
@@ -70,9 +85,27 @@ void mkw__pool_fini(struct mkw_engine *e)
 				  MKW__BUFFERS * MKW__IO_PAGES * e->page);
 }
 
-static bool has_both(const struct mkw__pool *p)
+static bool has_all(const struct mkw__pool *p)
 {
-	return p->frames_used < p->frames_max && !TAILQ_EMPTY(&p->bufs);
+	return p->frames_used < p->frames_max && !TAILQ_EMPTY(&p->bufs) &&
+	       p->leaves_used < p->leaves;
+}
+
+uint64_t mkw__pool_shortage(struct mkw_engine *e)
+{
+	struct mkw__pool *p = &e->pool;
+	uint64_t frames, leaves, want = 0;
+
+	mkw__mutex_lock(&p->mutex);
+	frames = p->frames_max - p->frames_used;
+	leaves = p->leaves - p->leaves_used;
+	if (frames < p->low || !frames)
+		want = mkw__max(p->high, 1) - frames;
+	/* Where they run out first, a leaf has about one page. */
+	if (leaves < p->leaves / 16 || !leaves)
+		want = mkw__max(want, mkw__max(p->leaves / 8, 1) - leaves);
+	mkw__mutex_unlock(&p->mutex);
+	return want;
 }
 
 /*
@@ -84,7 +117,7 @@ static void take_waiters(struct mkw__pool *p, struct mkw__waiters *woken)
 {
 	if (!TAILQ_EMPTY(&p->bufs))
 		TAILQ_CONCAT(woken, &p->buf_waiters, link);
-	if (!has_both(p))
+	if (!has_all(p))
 		return;
 	TAILQ_CONCAT(woken, &p->waiters, link);
 	atomic_store_explicit(&p->waited, false, memory_order_relaxed);
@@ -96,7 +129,7 @@ bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w)
 	bool queued;
 
 	mkw__mutex_lock(&p->mutex);
-	queued = !has_both(p);
+	queued = !has_all(p);
 	if (queued) {
 		TAILQ_INSERT_TAIL(&p->waiters, w, link);
 		atomic_store_explicit(&p->waited, true, memory_order_relaxed);
@@ -109,7 +142,11 @@ bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w)
 
 void mkw__pool_poke(struct mkw_engine *e)
 {
-	if (atomic_load_explicit(&e->pool.waited, memory_order_relaxed))
+	struct mkw__pool *p = &e->pool;
+
+	if (atomic_load_explicit(&p->waited, memory_order_relaxed) ||
+	    (atomic_load_explicit(&p->missed, memory_order_relaxed) &&
+	     atomic_exchange_explicit(&p->missed, false, memory_order_relaxed)))
 		mkw__flusher_kick(e);
 }
 
@@ -150,6 +187,7 @@ struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first)
 {
 	struct mkw__pool *p = &in->engine->pool;
 	struct mkw__leaf *leaf;
+	bool few;
 
 	mkw__mutex_lock(&p->mutex);
 	leaf = TAILQ_FIRST(&p->free_leaves);
@@ -165,12 +203,16 @@ struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first)
 		TAILQ_INSERT_TAIL(&p->active, leaf, lru);
 		p->leaves_used++;
 	}
+	few = p->leaves - p->leaves_used < p->leaves / 16;
 	mkw__mutex_unlock(&p->mutex);
+	if (few)
+		mkw__flusher_kick(in->engine);
 	return leaf;
 }
 
 void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf)
 {
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
 	struct mkw__pool *p = &e->pool;
 
 	mkw__mutex_lock(&p->mutex);
@@ -178,7 +220,9 @@ void mkw__pool_leaf_put(struct mkw_engine *e, struct mkw__leaf *leaf)
 	leaf->inode = NULL;
 	p->leaves_used--;
 	TAILQ_INSERT_HEAD(&p->free_leaves, leaf, lru);
+	take_waiters(p, &woken);
 	mkw__mutex_unlock(&p->mutex);
+	mkw__waiters_wake(&woken);
 }
 
 /* ---- buffers ---------------------------------------------------------- */

@@ -25,6 +25,7 @@ struct mkw__testing {
 	uint64_t mutants;	/* 1 << enum mkw__mutant */
 	_Atomic uint32_t bare_wakes;	/* faults to wake unresolved, counted down */
 	uint64_t cache_frames;	/* the cache's size, for tiny ones; 0: as asked */
+	uint64_t dirty_pages;	/* beyond which writers wait; 0: as it is */
 };
 extern struct mkw__testing mkw__testing;
 /* The mutant's number, or -1; for command lines. */

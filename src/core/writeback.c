@@ -71,7 +71,10 @@ void mkw__wb_drain(struct mkw__wb *wb)
 
 static struct mkw__buf *get_buf(struct mkw__wb *wb)
 {
-	struct mkw__buf *buf = mkw__pool_buf_get(wb->engine);
+	/* The flusher is in no hurry: some are left to others. */
+	struct mkw__buf *buf =
+		mkw__pool_buf_spare(wb->engine,
+				    wb->may_block ? 0 : MKW__BUFFERS / 4);
 
 	if (buf)
 		return buf;
@@ -92,8 +95,13 @@ static bool lock_range(struct mkw__wb *wb, struct mkw__range_lock *rl,
 	*end = first + 1;
 	if (mkw__range_trylock(rl, req, first << shift, *end << shift, false))
 		return true;
-	if (!wb->may_block)
-		return false;
+	if (!wb->may_block) {
+		/* Whoever has it calls the flusher again (pool.c). */
+		atomic_store_explicit(&wb->engine->pool.missed, true,
+				      memory_order_relaxed);
+		return mkw__range_trylock(rl, req, first << shift,
+					  *end << shift, false);
+	}
 	mkw__wb_drain(wb);
 	mkw__range_lock(rl, req, first << shift, *end << shift, false);
 	return true;

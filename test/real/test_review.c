@@ -789,6 +789,68 @@ static void test_fault_waits_for_a_sync(void **state)
 	close_engine(e);
 }
 
+static unsigned dirty_waiters(struct mkw_engine *e)
+{
+	struct mkw__waiter *w;
+	unsigned n = 0;
+
+	mkw__mutex_lock(&e->pool.mutex);
+	TAILQ_FOREACH(w, &e->pool.dirty_waiters, link)
+		n++;
+	mkw__mutex_unlock(&e->pool.mutex);
+	return n;
+}
+
+static void store_task(void *arg)
+{
+	try_access(arg, true);
+}
+
+static void write_task(void *arg)
+{
+	MUST(mkw_pwrite(arg, "x", 1, P(8), 0) == 1);
+}
+
+/*
+ * There are too many dirty pages, and the flusher's write takes its time: a write call
+ * and a store wait for it, those who only read do not.
+ */
+static void test_writers_wait_for_the_flusher(void **state)
+{
+	struct task writer, storer, loader;
+	struct mkw_engine *e;
+	struct mkw_file *file;
+	unsigned char *p, *buf;
+	struct hooked *h;
+
+	(void)state;
+	mkw__testing.dirty_pages = 2;
+	e = open_engine();
+	buf = malloc(P(3));
+	memset(buf, 3, P(3));
+	file = open_file(e, P(16), 0, &h);
+	p = map(file, P(16));
+	h->keep = OP_WRITE;
+	assert_int_equal(mkw_pwrite(file, buf, P(3), 0, 0), P(3));
+	sleep_for(&h->kept, "the flusher's write");
+	task_start(&writer, write_task, file);
+	UNTIL(dirty_waiters(e) == 1);
+	task_start(&storer, store_task, p + P(9));
+	UNTIL(dirty_waiters(e) == 2);
+	task_start(&loader, load_task, p + P(10));
+	task_join(&loader, "the load");
+	assert_false(writer.ended);
+	assert_false(storer.ended);
+	end_kept(h, 0);
+	task_join(&writer, "the write");
+	task_join(&storer, "the store");
+	mkw__testing.dirty_pages = 0;
+	free(buf);
+	assert_int_equal(mkw_unmap(p, P(16)), 0);
+	assert_int_equal(mkw_file_close(file), 0);
+	close_engine(e);
+}
+
 /* ---- errors ----------------------------------------------------------- */
 
 /* The read of one file's page fails when its address is another file's. */
@@ -1041,7 +1103,8 @@ static void test_load_across_pages(void **state)
 	T(test_unmap_takes_its_own), T(test_mapping_is_cut), \
 	T(test_size_once_owned), T(test_sync_inside_growth), \
 	T(test_seek_beside_writeback), T(test_syncs_wait_without_buffers), \
-	T(test_fault_waits_for_a_sync), T(test_last_unmap_tells), \
+	T(test_fault_waits_for_a_sync), \
+	T(test_writers_wait_for_the_flusher), T(test_last_unmap_tells), \
 	T(test_flush_error_for_all), T(test_load_among_punches)
 
 static int run_pager(const char *name)
