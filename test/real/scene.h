@@ -33,6 +33,18 @@
 #include "core/engine.h"
 #include "access.h"
 
+#if defined(__SANITIZE_THREAD__)
+#define TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#define ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TSAN 1
+#elif __has_feature(address_sanitizer)
+#define ASAN 1
+#endif
+#endif
+
 #define P(n) ((size_t)(n) * page)
 #define PAGES 16u
 #define HOUR_MS 3600000u

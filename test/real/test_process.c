@@ -9,14 +9,6 @@
 
 #include "scene.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define NO_THREADS_IN_CHILD 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define NO_THREADS_IN_CHILD 1
-#endif
-#endif
-
 extern char **environ;
 
 /* ---- fork ------------------------------------------------------------- */
@@ -82,7 +74,7 @@ static void child_calls(unsigned char *map)
 /* The child's own engine, and a child of the child. */
 static void child_engine(void)
 {
-#ifndef NO_THREADS_IN_CHILD
+#ifndef TSAN	/* which does not let a child start threads */
 	unsigned char *p;
 	int status;
 	pid_t pid;
