@@ -46,6 +46,7 @@ static bool run_at(struct mkw__inode *in, uint64_t pos, uint64_t end,
 ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 			 uint64_t off, unsigned flags)
 {
+	struct mkw_engine *e = in->engine;
 	size_t done = 0, n;
 	struct mkw__ubuf u;
 	bool present;
@@ -67,6 +68,9 @@ ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 		else
 			r = in->store->ops->read(in->store, off + done, dst, n);
 		mkw__ubuf_end(&u);
+		if (!r && !present)
+			mkw__map_lift_poison(in, mkw__page_of(e, off + done),
+					     mkw__pages_up(e, off + done + n));
 		if (!r)
 			done += n;
 	}

@@ -114,6 +114,8 @@ static int read_past(struct mkw__inode *in, void *dst, uint64_t pos,
 	if (!r) {
 		r = mkw__os_user_write(dst, buf->mem + (pos - first), *len);
 		mkw__ubuf_end(&u);
+		mkw__map_lift_poison(in, mkw__page_of(e, pos),
+				     mkw__pages_up(e, end));
 	}
 	mkw__pool_buf_put(e, buf);
 	mkw__count(&e->count.cache_bypasses,

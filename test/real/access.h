@@ -38,20 +38,27 @@ static inline void access_begin(void)
 	sigaction(SIGSEGV, &sa, NULL);
 }
 
-/* A load, or a store of 0x5a: 0, or the signal that it raised. */
-static inline int try_access(volatile unsigned char *p, bool store)
+/* A load of *value, or (NULL) a store of 0x5a: 0, or the signal that it raised. */
+static inline int try_byte(volatile unsigned char *p, unsigned char *value)
 {
 	int sig = sigsetjmp(access_caught, 1);
 
 	if (!sig) {
 		access_tried = 1;
-		if (store)
-			*p = 0x5a;
+		if (value)
+			*value = *p;
 		else
-			(void)*p;
+			*p = 0x5a;
 	}
 	access_tried = 0;
 	return sig;
+}
+
+static inline int try_access(volatile unsigned char *p, bool store)
+{
+	unsigned char value;
+
+	return try_byte(p, store ? NULL : &value);
 }
 
 /* False, with the reason printed: no userfaultfd. */

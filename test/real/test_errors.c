@@ -378,6 +378,24 @@ static void test_recovery(void **state)
 	free(buf);
 }
 
+/* So does a read that goes past the cache. */
+static void test_recovery_direct(void **state)
+{
+	unsigned char *buf = aligned_alloc(page, page);
+	struct fixture f;
+
+	(void)state;
+	start(&f, 8);
+	set_failure(-EIO, 0, P(3), P(4));
+	assert_int_equal(try_access(f.p + P(3), false), SIGBUS);
+	assert_int_equal(mkw_pread(f.file, buf, page, P(3), MKW_DIRECT), -EIO);
+	set_failure(0, 0, 0, 0);
+	assert_int_equal(mkw_pread(f.file, buf, page, P(3), MKW_DIRECT), page);
+	assert_int_equal(try_access(f.p + P(3), false), 0);
+	free(buf);
+	finish(&f, 8);
+}
+
 /* A failed writeback keeps the page, is told once to each handle, and is tried
  * again. */
 static void test_writeback_error(void **state)
@@ -476,6 +494,7 @@ int main(void)
 		cmocka_unit_test(test_short_read),
 		cmocka_unit_test(test_no_descriptors),
 		cmocka_unit_test(test_recovery),
+		cmocka_unit_test(test_recovery_direct),
 		cmocka_unit_test(test_writeback_error),
 		cmocka_unit_test(test_failed_take),
 		cmocka_unit_test(test_failed_direct_write),

@@ -2,7 +2,8 @@
 /*
  * frames.c: the frames of a file: a memfd, and the engine's own mapping of it.
  *
- * The alias is made of segments, mapped when they are first used and never
+ * The alias is made of segments, mapped before the first frame in them can be
+ * made (by a publication, or through an application's mapping) and never
  * moved or removed before the end, so that an address in one stays good while
  * the file grows. Segment 0 is the first SEGMENT_MIN bytes of the file and
  * every other as long as all before it together:
@@ -227,6 +228,22 @@ static int alias(struct mkw__os_frames *fr, uint64_t off, char **addr,
 	if (*len > rest)
 		*len = rest;
 	*addr = base + off;
+	return 0;
+}
+
+int mkw__frames_reach(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
+{
+	uint64_t end = off + len;
+
+	while (off < end) {
+		size_t piece = end - off;
+		char *addr;
+		int err = alias(fr, off, &addr, &piece);
+
+		if (err)
+			return err == -EFBIG ? -ENOMEM : err;
+		off += piece;
+	}
 	return 0;
 }
 

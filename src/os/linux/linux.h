@@ -38,6 +38,12 @@ bool mkw__mmu_bars_pages(void);
 int mkw__frames_fd(const struct mkw__os_frames *fr);
 
 /*
+ * Sees to it that the engine has addresses for the frames of a range, so that
+ * frames which another mapping makes can be reached. -ENOMEM.
+ */
+int mkw__frames_reach(struct mkw__os_frames *fr, uint64_t off, uint64_t len);
+
+/*
  * Panics when addr lies in an alias mapping: the engine touched a frame that
  * is not there. Cheap, takes no lock unless it panics, async-signal-safe.
  */

@@ -324,7 +324,10 @@ int mkw__os_map(struct mkw__os_mmu *mmu, struct mkw__os_frames *fr,
 		uintptr_t *addr)
 {
 	int mmap_flags = MAP_SHARED;
+	int err = mkw__frames_reach(fr, off, len);
 
+	if (err)
+		return err;
 	/* Whoever took the signals since the last mapping stands behind us. */
 	mkw__trap_install();
 	if (flags & MKW__MAP_FIXED)
