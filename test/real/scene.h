@@ -72,6 +72,10 @@ struct scene {
 	struct mkw__store_ops ops;
 	const struct mkw__store_ops *below;
 	void (*in_read)(void);	/* runs in the next read by the caller's thread */
+	/* The next read of the pager is kept; kept_io says that it is. */
+	_Atomic bool keep;
+	_Atomic(struct mkw__os_io *) kept_io;
+	struct mkw__os_loop *kept_loop;
 };
 static struct scene scene;
 
@@ -85,17 +89,38 @@ static int scene_read(struct mkw__store *st, uint64_t off, void *buf, size_t len
 	return scene.below->read(st, off, buf, len);
 }
 
+static void scene_submit(struct mkw__store *st, struct mkw__os_loop *l,
+			 struct mkw__os_io *io)
+{
+	if (!io->write && atomic_exchange(&scene.keep, false)) {
+		scene.kept_loop = l;
+		scene.kept_io = io;
+	} else {
+		scene.below->submit(st, l, io);
+	}
+}
+
+static inline void scene_let_go(void)
+{
+	struct mkw__os_io *io = scene.kept_io;
+
+	mkw__os_loop_post(scene.kept_loop, io,
+			  scene.below->read(scene.store, io->off, io->buf,
+					    io->len));
+}
+
 static inline void scene_open(void)
 {
 	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
 
-	memset(&scene, 0, sizeof(scene));
+	scene = (struct scene){ 0 };
 	opt.writeback_age_ms = HOUR_MS;
 	MUST(!mkw_engine_open(&opt, &scene.engine));
 	MUST(!mkw__memstore_open(P(PAGES), &scene.store));
 	scene.below = scene.store->ops;
 	scene.ops = *scene.below;
 	scene.ops.read = scene_read;
+	scene.ops.submit = scene_submit;
 	scene.store->ops = &scene.ops;
 	MUST(!mkw__file_attach(scene.engine, scene.store, true, &scene.file));
 }

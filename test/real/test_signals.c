@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Signals and threads: handlers of the application that touch mappings, blocked
- * signals, cancellation, and who gets SIGBUS and SIGSEGV.
+ * signals, cancellation, accesses whose memory goes, and who gets SIGBUS and SIGSEGV.
  *
  * A read of the store calls back into the test, in the thread that is inside the
  * engine with locks in hand; there the test raises, cancels, or makes the mistake
@@ -81,6 +81,36 @@ static void test_handler_touches(void **state)
 	for (plant = 0; plant < 2 && map_flags; plant++)
 		handler_touches(true);
 	plant = 0;
+}
+
+/* ---- unmapping -------------------------------------------------------- */
+
+static void *faulting_main(void *arg)
+{
+	return (void *)(intptr_t)try_access(arg, false);
+}
+
+/* Its page is still being read when its memory goes: it is woken all the same. */
+static void test_unmap_wakes(void **state)
+{
+	pthread_t thread;
+	unsigned char *p;
+	void *sig;
+
+	(void)state;
+	scene_open();
+	mkw__trap_reinstall();
+	p = scene_map(0);
+	scene.keep = true;
+	assert_int_equal(pthread_create(&thread, NULL, faulting_main, p + P(3)),
+			 0);
+	while (!scene.kept_io)
+		sched_yield();
+	assert_int_equal(mkw_unmap(p, P(PAGES)), 0);
+	pthread_join(thread, &sig);
+	assert_int_equal((intptr_t)sig, SIGSEGV);
+	scene_let_go();
+	scene_close(NULL);
 }
 
 /* ---- blocked signals -------------------------------------------------- */
@@ -469,6 +499,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_all_blocked),
 	};
 	const struct CMUnitTest once[] = {
+		cmocka_unit_test(test_unmap_wakes),
 		cmocka_unit_test(test_engine_threads),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_chain),

@@ -12,6 +12,14 @@
  *	mutex	0 free	1 held	2 held, and somebody may sleep
  *	event	0 unset	1 set	2 unset, and the waiter may sleep
  *
+ * An application's thread has all signals blocked while it holds a lock of ours,
+ * also those of the C library, and cancellation is disabled: a blocked signal does
+ * not keep a call such as pread() from being a cancellation point. Nothing
+ * cheaper is safe as long as reading takes a lock: a handler that touches a
+ * mapping waits for a fault, and whichever of its locks the interrupted call
+ * holds (a range, the table's, the tree's, the pool's), it waits for itself, in its
+ * own thread or by way of the pager.
+ *
  * Engine threads run with every signal blocked but these: those that a fault
  * of their own raises, so that a bug is reported by whoever reports crashes in
  * this process, and SIGSETXID (33), by which the C library makes setuid() act
