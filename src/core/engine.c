@@ -194,6 +194,7 @@ void mkw__engine_verify(struct mkw_engine *e)
 	struct mkw__buf *buf;
 
 	mkw__ra_quiesce(e, true);
+	mkw__flusher_quiesce(e, true);
 	mkw__mutex_lock(&e->files);
 	/* Nobody else changes the list while FILES is held, but its order. */
 	TAILQ_FOREACH(in, &e->inodes, link)
@@ -212,5 +213,6 @@ void mkw__engine_verify(struct mkw_engine *e)
 	if (dirty != get(&e->count.dirty_pages))
 		mkw__os_panic("verify: the engine's count of dirty pages is wrong");
 	mkw__mutex_unlock(&e->files);
+	mkw__flusher_quiesce(e, false);
 	mkw__ra_quiesce(e, false);
 }

@@ -238,7 +238,7 @@ struct mkw__pager {
 struct mkw__flusher {
 	struct mkw__os_loop *loop;
 	struct mkw__os_thread *thread;
-	_Atomic bool stop;
+	_Atomic bool stop, quiet;
 };
 
 struct mkw__wb;
@@ -585,6 +585,8 @@ void mkw__reclaim_range(struct mkw__inode *in, uint64_t first, uint64_t end);
 int mkw__flusher_start(struct mkw_engine *e);
 void mkw__flusher_stop(struct mkw_engine *e);
 void mkw__flusher_kick(struct mkw_engine *e);
+/* No writeback or reclaim from now on, and none under way; or (off) as ever. */
+void mkw__flusher_quiesce(struct mkw_engine *e, bool on);
 /* A page became dirty, and now there are so many. */
 void mkw__flusher_dirtied(struct mkw_engine *e, uint64_t dirty);
 /* Are there more dirty pages than there should be? */

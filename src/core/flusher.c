@@ -132,21 +132,43 @@ static void let_writers_go(struct mkw_engine *e)
 	mkw__waiters_wake(&woken);
 }
 
+void mkw__flusher_quiesce(struct mkw_engine *e, bool on)
+{
+	struct mkw__pool *p = &e->pool;
+	struct mkw__sleeper s;
+
+	atomic_store_explicit(&e->flusher.quiet, on, memory_order_release);
+	if (!on)
+		return;
+	/* The pass that ends next may have begun before, and is the last one. */
+	mkw__sleeper_init(&s);
+	mkw__mutex_lock(&p->mutex);
+	TAILQ_INSERT_TAIL(&p->dirty_waiters, &s.waiter, link);
+	mkw__mutex_unlock(&p->mutex);
+	mkw__flusher_kick(e);
+	mkw__sleeper_wait(&s);
+}
+
+static void pass(struct mkw_engine *e, struct mkw__wb *wb)
+{
+	size_t want = mkw__pool_shortage(e);
+
+	if (want && mkw__reclaim(e, want) < want && write_old(e, wb, 0))
+		mkw__reclaim(e, want);
+	write_old(e, wb, dirty_pages(e) > e->pool.dirty_low ?
+				 0 : e->writeback_age_ns);
+}
+
 static void flusher_main(void *arg)
 {
 	struct mkw_engine *e = arg;
 	struct mkw__flusher *fl = &e->flusher;
 	struct mkw__wb wb = { .engine = e, .loop = fl->loop };
-	size_t want;
 
 	while (!atomic_load_explicit(&fl->stop, memory_order_acquire)) {
 		mkw__os_loop_wait(fl->loop, e->writeback_age_ns / 4 + 1);
-		want = mkw__pool_shortage(e);
-		if (want && mkw__reclaim(e, want) < want &&
-		    write_old(e, &wb, 0))
-			mkw__reclaim(e, want);
-		write_old(e, &wb, dirty_pages(e) > e->pool.dirty_low ?
-					  0 : e->writeback_age_ns);
+		if (!atomic_load_explicit(&fl->quiet, memory_order_acquire))
+			pass(e, &wb);
 		let_writers_go(e);
 	}
 }
