@@ -33,6 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -207,7 +208,8 @@ int mkw_file_close(struct mkw_file *file);
  * Reads or writes up to len bytes at offset off, as pread(2) and pwrite(2) do,
  * atomically against every other call on the file. The buffer may be ordinary
  * memory or lie in a mapping of any engine of the process, of the same file
- * and range too; the result is that of copying through private memory.
+ * and range too; the result is that of copying through private memory. (Into a
+ * mapping, what is longer than 64 MiB is read in parts, each atomic by itself.)
  * A write past the end extends the file. More than 0x7ffff000 bytes are cut to
  * that.
  *
@@ -224,13 +226,29 @@ int mkw_file_close(struct mkw_file *file);
  * -EBADF    pwrite on a read-only file
  * -EAGAIN   MKW_NOWAIT, and it would have to wait
  * -EFBIG    past the largest size that the file system allows
- * -ENOMEM   the buffer lies in a mapping and there is no memory for the copy
+ * -ENOMEM   the buffer lies in a mapping and there is no memory for the copy, or
+ *           more than 1 GiB is to be written from it
  * -EIO, -ENOSPC, ...   from the file
  */
 ssize_t mkw_pread(struct mkw_file *file, void *buf, size_t len, off_t off,
 		  unsigned flags);
 ssize_t mkw_pwrite(struct mkw_file *file, const void *buf, size_t len,
 		   off_t off, unsigned flags);
+
+/*
+ * The same for memory in n segments, as preadv(2) and pwritev(2): one operation, as
+ * atomic as one with a single buffer. Segments, and the vector itself, may lie in
+ * mappings, or not, in any mixture.
+ *
+ * The errors of mkw_pread() and mkw_pwrite(), and
+ * -EINVAL   n < 0 or n > 1024, iov is NULL, the lengths overflow; with MKW_DIRECT
+ *           a length that is not a multiple of the alignment
+ * -EFAULT   the vector is not readable
+ */
+ssize_t mkw_preadv(struct mkw_file *file, const struct iovec *iov, int n,
+		   off_t off, unsigned flags);
+ssize_t mkw_pwritev(struct mkw_file *file, const struct iovec *iov, int n,
+		    off_t off, unsigned flags);
 
 /*
  * Writes at the end of the file, wherever that is when the call's turn comes, as

@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/falloc.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -99,70 +100,165 @@ const char *mkw_version(void)
 
 /* ---- reading and writing ---------------------------------------------- */
 
+/* Vectors of up to so many segments are copied to the stack. */
+#define FEW_SEGMENTS 8
+/* As Linux has it (writev(2)). */
+#define SEGMENTS_MAX 1024
+
+static bool suits_direct(const struct mkw_file *file, uint64_t value)
+{
+	return value % file->inode->store->direct_align == 0;
+}
+
+/*
+ * What does not depend on the segments but on their sum, which is cut to what one
+ * call moves.
+ */
 static int check_rw(struct mkw_file *file, size_t *len, off_t off,
 		    unsigned flags)
 {
-	uint32_t align;
-
-	if (!file || (flags & ~(MKW_DIRECT | MKW_NOWAIT)))
+	if (!file || (flags & ~(MKW_DIRECT | MKW_NOWAIT | MKW_APPEND)))
 		return -EINVAL;
 	if (mkw__engine_inherited(file->inode->engine))
 		return -ECHILD;
 	*len = mkw__min(*len, RW_MAX);
+	/* Where an append goes must suit, too: known when it is locked. */
+	if (flags & MKW_APPEND)
+		off = 0;
 	if (!range_ok(off, *len))
 		return -EINVAL;
-	align = file->inode->store->direct_align;
-	if ((flags & MKW_DIRECT) && ((uint64_t)off % align || *len % align))
-		return -EINVAL;
-	return 0;
+	return (flags & MKW_DIRECT) &&
+	       !(suits_direct(file, off) && suits_direct(file, *len)) ?
+		       -EINVAL : 0;
+}
+
+/* A read or write of segments that are the engine's to look at. */
+static ssize_t read_uio(struct mkw_file *file, struct mkw__uio *u, off_t off,
+			unsigned flags)
+{
+	int r = flags & MKW_APPEND ? -EINVAL :
+				     check_rw(file, &u->len, off, flags);
+
+	if (r || !u->len)
+		return r;
+	return mkw__ubuf_read(file->inode, u, off, flags);
+}
+
+/* *off: in, where, but for MKW_APPEND; out, where it was, if any was written. */
+static ssize_t write_uio(struct mkw_file *file, struct mkw__uio *u, off_t *off,
+			 unsigned flags)
+{
+	int r = check_rw(file, &u->len, *off, flags);
+	uint64_t at = (uint64_t)*off;
+	ssize_t n;
+
+	if (r)
+		return r;
+	if (!file->writable)
+		return -EBADF;
+	if (!u->len)
+		return 0;
+	n = mkw__ubuf_write(file->inode, u, &at, flags);
+	if (n > 0)
+		*off = (off_t)at;
+	return n;
 }
 
 ssize_t mkw_pread(struct mkw_file *file, void *buf, size_t len, off_t off,
 		  unsigned flags)
 {
-	int r = check_rw(file, &len, off, flags);
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct mkw__uio u = { .iov = &iov, .len = len };
 
-	if (r || !len)
-		return r;
-	return mkw__ubuf_read(file->inode, buf, len, off, flags);
+	return read_uio(file, &u, off, flags);
 }
 
 ssize_t mkw_pwrite(struct mkw_file *file, const void *buf, size_t len,
 		   off_t off, unsigned flags)
 {
-	uint64_t at;
-	int r;
+	struct iovec iov = { .iov_base = mkw__os_at(buf, 0), .iov_len = len };
+	struct mkw__uio u = { .iov = &iov, .len = len };
 
-	if (flags & MKW_APPEND)
-		return mkw_append(file, buf, len, flags & ~MKW_APPEND, NULL);
-	r = check_rw(file, &len, off, flags);
-	if (r)
-		return r;
-	if (!file->writable)
-		return -EBADF;
-	if (!len)
-		return 0;
-	at = (uint64_t)off;
-	return mkw__ubuf_write(file->inode, buf, len, &at, flags);
+	return write_uio(file, &u, &off, flags);
 }
 
 ssize_t mkw_append(struct mkw_file *file, const void *buf, size_t len,
 		   unsigned flags, off_t *off)
 {
-	uint64_t at = 0;
+	struct iovec iov = { .iov_base = mkw__os_at(buf, 0), .iov_len = len };
+	struct mkw__uio u = { .iov = &iov, .len = len };
+	off_t at = 0;
 	ssize_t r;
 
-	/* Where the bytes go must suit MKW_DIRECT: known when it is locked. */
-	r = check_rw(file, &len, 0, flags);
-	if (r)
-		return r;
-	if (!file->writable)
-		return -EBADF;
-	if (!len)
-		return 0;
-	r = mkw__ubuf_write(file->inode, buf, len, &at, flags | MKW_APPEND);
+	if (flags & MKW_APPEND)
+		return -EINVAL;
+	r = write_uio(file, &u, &at, flags | MKW_APPEND);
 	if (r > 0 && off)
-		*off = (off_t)at;
+		*off = at;
+	return r;
+}
+
+/*
+ * A copy of the caller's vector, which may lie anywhere, in a mapping too; *u->iov is
+ * `few` or is to be freed. Its sum is in u->len.
+ */
+static int get_vector(struct mkw_file *file, const struct iovec *iov, int n,
+		      unsigned flags, struct iovec few[FEW_SEGMENTS],
+		      struct mkw__uio *u)
+{
+	struct iovec *copy = few;
+	int r = 0;
+
+	u->iov = few;
+	u->len = 0;
+	if (!file || n < 0 || n > SEGMENTS_MAX || (n && !iov))
+		return -EINVAL;
+	if (n > FEW_SEGMENTS) {
+		copy = mkw__os_zalloc((size_t)n * sizeof(*copy));
+		if (!copy)
+			return -ENOMEM;
+		u->iov = copy;
+	}
+	r = mkw__os_user_read(copy, iov, (size_t)n * sizeof(*copy));
+	for (int i = 0; i < n && !r; i++) {
+		if (copy[i].iov_len > SSIZE_MAX - u->len ||
+		    ((flags & MKW_DIRECT) &&
+		     !suits_direct(file, copy[i].iov_len)))
+			r = -EINVAL;
+		u->len += copy[i].iov_len;
+	}
+	return r;
+}
+
+static void put_vector(const struct mkw__uio *u, const struct iovec *few)
+{
+	if (u->iov != few)
+		mkw__os_free((void *)(uintptr_t)u->iov);
+}
+
+ssize_t mkw_preadv(struct mkw_file *file, const struct iovec *iov, int n,
+		   off_t off, unsigned flags)
+{
+	struct iovec few[FEW_SEGMENTS];
+	struct mkw__uio u;
+	ssize_t r = get_vector(file, iov, n, flags, few, &u);
+
+	if (!r)
+		r = read_uio(file, &u, off, flags);
+	put_vector(&u, few);
+	return r;
+}
+
+ssize_t mkw_pwritev(struct mkw_file *file, const struct iovec *iov, int n,
+		    off_t off, unsigned flags)
+{
+	struct iovec few[FEW_SEGMENTS];
+	struct mkw__uio u;
+	ssize_t r = get_vector(file, iov, n, flags, few, &u);
+
+	if (!r)
+		r = write_uio(file, &u, &off, flags);
+	put_vector(&u, few);
 	return r;
 }
 

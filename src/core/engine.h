@@ -19,6 +19,8 @@
 #ifndef MKW_ENGINE_H
 #define MKW_ENGINE_H
 
+#include <sys/uio.h>
+
 #include "core/core.h"
 #include "core/map.h"
 #include "core/page.h"
@@ -495,24 +497,31 @@ void mkw__pager_stop(struct mkw_engine *e);
 
 /* ---- io.c, direct.c, ubuf.c ------------------------------------------- */
 
+/* The caller's memory: segments, of which the first `len` bytes count. The array is
+ * the engine's; what it points to is the application's. */
+struct mkw__uio {
+	const struct iovec *iov;
+	size_t len;
+};
+
 /*
  * mkw_pread() and mkw_pwrite() without validation. -EXDEV, with nothing
  * changed or held: the buffer is in a mapping. With MKW_APPEND *off is set to
  * where the bytes went.
  */
-ssize_t mkw__io_read(struct mkw__inode *in, void *buf, size_t len,
+ssize_t mkw__io_read(struct mkw__inode *in, const struct mkw__uio *u,
 		     uint64_t off, unsigned flags);
-ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
-		      uint64_t *off, unsigned flags);
+ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
+		      uint64_t *at, unsigned flags);
 /* Under the caller's lock: the part that differs with MKW_DIRECT. */
 ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 			 uint64_t off, unsigned flags);
 ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
 			  uint64_t off, unsigned flags);
 /* The same through a private copy where the buffer is in a mapping (R0). */
-ssize_t mkw__ubuf_read(struct mkw__inode *in, void *buf, size_t len,
+ssize_t mkw__ubuf_read(struct mkw__inode *in, const struct mkw__uio *u,
 		       uint64_t off, unsigned flags);
-ssize_t mkw__ubuf_write(struct mkw__inode *in, const void *buf, size_t len,
+ssize_t mkw__ubuf_write(struct mkw__inode *in, const struct mkw__uio *u,
 			uint64_t *off, unsigned flags);
 
 /* ---- size.c, hole.c, query.c ------------------------------------------ */

@@ -161,25 +161,39 @@ static ssize_t buffered_read(struct mkw__inode *in, unsigned char *buf,
 	return r == -EXDEV || pos == off ? r : (ssize_t)(pos - off);
 }
 
-ssize_t mkw__io_read(struct mkw__inode *in, void *buf, size_t len, uint64_t off,
-		     unsigned flags)
+/* Segment by segment: len bytes of what u is long. */
+static ssize_t read_segments(struct mkw__inode *in, const struct mkw__uio *u,
+			     size_t len, uint64_t off, unsigned flags)
+{
+	size_t done = 0, n = 0;
+	ssize_t r = 0;
+
+	for (unsigned i = 0; done < len && r == (ssize_t)n; i++) {
+		n = mkw__min(u->iov[i].iov_len, len - done);
+		r = flags & MKW_DIRECT ?
+			    mkw__direct_read(in, u->iov[i].iov_base, n,
+					     off + done, flags) :
+			    buffered_read(in, u->iov[i].iov_base, n, off + done,
+					  flags);
+		done += r > 0 ? (size_t)r : 0;
+	}
+	return r == -EXDEV || !done ? r : (ssize_t)done;
+}
+
+ssize_t mkw__io_read(struct mkw__inode *in, const struct mkw__uio *u,
+		     uint64_t off, unsigned flags)
 {
 	struct mkw__excl x;
 	uint64_t size;
 	ssize_t r;
 
-	r = mkw__excl_lock(in, &x, off, off + len, EXCL_READ,
+	r = mkw__excl_lock(in, &x, off, off + u->len, EXCL_READ,
 			   flags & MKW_NOWAIT);
 	if (r)
 		return r;
 	size = atomic_load_explicit(&in->size, memory_order_acquire);
-	if (off >= size)
-		r = 0;
-	else if (flags & MKW_DIRECT)
-		r = mkw__direct_read(in, buf, mkw__min(len, size - off), off,
-				     flags);
-	else
-		r = buffered_read(in, buf, mkw__min(len, size - off), off,
+	if (off < size)
+		r = read_segments(in, u, mkw__min(u->len, size - off), off,
 				  flags);
 	mkw__excl_unlock(in, &x);
 	return r;
@@ -362,14 +376,39 @@ static ssize_t buffered_write(struct mkw__inode *in, struct mkw__excl *x,
 	return done ? (ssize_t)done : r;
 }
 
-/* A look at the caller's memory before anything is changed for its sake. */
-static int check_source(const void *buf, size_t len)
+static ssize_t write_segments(struct mkw__inode *in, struct mkw__excl *x,
+			      const struct mkw__uio *u, uint64_t off,
+			      unsigned flags)
 {
-	struct mkw__ubuf u;
-	int r = mkw__ubuf_begin(&u, buf, len);
+	size_t done = 0, n = 0;
+	ssize_t r = 0;
 
-	if (!r)
-		mkw__ubuf_end(&u);
+	for (unsigned i = 0; done < u->len && r == (ssize_t)n; i++) {
+		n = mkw__min(u->iov[i].iov_len, u->len - done);
+		r = flags & MKW_DIRECT ?
+			    mkw__direct_write(in, u->iov[i].iov_base, n,
+					      off + done, flags) :
+			    buffered_write(in, x, u->iov[i].iov_base, n,
+					   off + done, flags);
+		done += r > 0 ? (size_t)r : 0;
+	}
+	return done ? (ssize_t)done : r;
+}
+
+/* A look at the caller's memory before anything is changed for its sake. */
+static int check_source(const struct mkw__uio *u)
+{
+	struct mkw__ubuf b;
+	size_t done = 0, n;
+	int r = 0;
+
+	for (unsigned i = 0; done < u->len && !r; i++) {
+		n = mkw__min(u->iov[i].iov_len, u->len - done);
+		r = mkw__ubuf_begin(&b, u->iov[i].iov_base, n);
+		if (!r)
+			mkw__ubuf_end(&b);
+		done += n;
+	}
 	return r;
 }
 
@@ -383,18 +422,19 @@ static int check_end(struct mkw__inode *in, uint64_t size, size_t len,
 		       -EINVAL : 0;
 }
 
-ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
+ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 		      uint64_t *at, unsigned flags)
 {
 	bool nowait = flags & MKW_NOWAIT;
 	uint64_t off = *at, size;
+	size_t len = u->len;
 	struct mkw__excl x;
 	ssize_t r;
 	int r2;
 
 	if (!(flags & (MKW_NOWAIT | MKW_DIRECT)))
 		mkw__flusher_throttle(in->engine);
-	r = check_source(buf, len);
+	r = check_source(u);
 	if (r)
 		return r;
 	if (flags & MKW_APPEND)
@@ -418,9 +458,7 @@ ssize_t mkw__io_write(struct mkw__inode *in, const void *buf, size_t len,
 		r = flags & MKW_NOWAIT ? -EAGAIN :
 					 mkw__size_grow_locked(in, off + len);
 	if (!r)
-		r = flags & MKW_DIRECT ?
-			    mkw__direct_write(in, buf, len, off, flags) :
-			    buffered_write(in, &x, buf, len, off, flags);
+		r = write_segments(in, &x, u, off, flags);
 	/* What was not written is not to lengthen the file. */
 	if (off + len > size && r < (ssize_t)len && r != -EAGAIN) {
 		mkw__excl_take(in, &x);

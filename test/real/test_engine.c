@@ -1153,6 +1153,7 @@ static void test_bad_input(void **state)
 	struct fixture f;
 	struct mkw_range range = { 0, 0 };
 	unsigned char vec[4];
+	struct iovec iov = { vec, sizeof(vec) };
 	void *p;
 
 	(void)state;
@@ -1254,6 +1255,20 @@ static void test_bad_input(void **state)
 	assert_int_equal(mkw_resident(f.file, 1, 1, vec), -EINVAL);
 	assert_int_equal(mkw_resident(f.file, -1, 1, vec), -EINVAL);
 	assert_int_equal(mkw_resident(f.file, 0, 0, vec), -EINVAL);
+	assert_int_equal(mkw_preadv(NULL, &iov, 1, 0, 0), -EINVAL);
+	assert_int_equal(mkw_preadv(f.file, NULL, 1, 0, 0), -EINVAL);
+	assert_int_equal(mkw_preadv(f.file, &iov, -1, 0, 0), -EINVAL);
+	assert_int_equal(mkw_preadv(f.file, &iov, 1025, 0, 0), -EINVAL);
+	assert_int_equal(mkw_preadv(f.file, &iov, 1, -1, 0), -EINVAL);
+	assert_int_equal(mkw_preadv(f.file, &iov, 1, 0, MKW_APPEND), -EINVAL);
+	assert_int_equal(mkw_preadv(f.file, (struct iovec *)1, 1, 0, 0),
+			 -EFAULT);
+	assert_int_equal(mkw_preadv(f.file, NULL, 0, 0, 0), 0);
+	assert_int_equal(mkw_pwritev(NULL, &iov, 1, 0, 0), -EINVAL);
+	assert_int_equal(mkw_pwritev(f.file, NULL, 1, 0, 0), -EINVAL);
+	assert_int_equal(mkw_pwritev(f.file, &iov, 1, 0, 0x80), -EINVAL);
+	iov.iov_len = SIZE_MAX;
+	assert_int_equal(mkw_pwritev(f.file, &iov, 1, 0, 0), -EINVAL);
 	assert_int_equal(mkw_advise(NULL, 0, 0, MKW_ADVICE_NORMAL), -EINVAL);
 	assert_int_equal(mkw_advise(f.file, 0, 0, 5), -EINVAL);
 	assert_int_equal(mkw_advise(f.file, 0, 0, -1), -EINVAL);
