@@ -39,6 +39,8 @@ enum op_kind {
 	OP_ZERO,
 	OP_TRUNCATE,
 	OP_SYNC,
+	OP_ALLOCATE,
+	OP_DISTURB,		/* enum disturb: what must not change a byte */
 	OP_KINDS
 };
 
@@ -53,6 +55,7 @@ enum check_class {
 	CHECK_PAST_END,
 	CHECK_SPURIOUS_ERROR,
 	CHECK_NO_PROGRESS,
+	CHECK_STRAY,		/* sizes, blocks, holes, at rest */
 	CHECK_TORN,
 	CHECK_CLASSES
 };
@@ -68,6 +71,7 @@ struct target {
 	/* Set by open(): */
 	_Atomic uint64_t *map;	/* the whole file, and past its end */
 	uint32_t direct_align;	/* of offset and length; 0: no direct I/O */
+	unsigned ways;		/* besides plain and direct: what it has */
 	char label[48];		/* "kernel ext4": the heading of its column */
 	char note[256];		/* what is not as one would expect, or "" */
 	char error[512];	/* when open() fails: what to do about it */
@@ -78,11 +82,25 @@ struct target {
 #define FALLOC_PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define FALLOC_ZERO (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
-/* How bytes are moved by pread and pwrite; what a target lacks it ignores. */
+/* How bytes are moved by pread and pwrite. */
 #define WAY_DIRECT 0x1u
 #define WAY_URING 0x2u		/* submitted to a ring, and waited for */
-#define WAY_DSYNC 0x4u
-#define WAY_NOWAIT 0x8u		/* may say -EAGAIN */
+#define WAY_DSYNC 0x4u		/* RWF_DSYNC */
+#define WAY_NOWAIT 0x8u		/* RWF_NOWAIT: may say -EAGAIN */
+#define WAY_COPY 0x10u		/* copy_file_range() from or to another file */
+
+/* What others do to a file's cache and mappings. */
+enum disturb {
+	DISTURB_UNMAP,		/* the pages of a range lose their mapping */
+	DISTURB_PAGEOUT,
+	DISTURB_POPULATE,	/* mapped without a touch */
+	DISTURB_DROP,		/* from the cache, what is clean */
+	DISTURB_READAHEAD,
+	DISTURB_MSYNC,
+	DISTURB_REMAP,		/* mapped anew, at the same place */
+	DISTURB_MOVE,		/* another mapping moved there (mremap) */
+	DISTURBS
+};
 
 /*
  * Calls return a count or 0, or a negative errno. Offsets are in bytes. Those
@@ -105,12 +123,16 @@ struct target_ops {
 	/* Leaves nothing behind. */
 	void (*close)(struct target *t);
 
-	/* By way of the mapping. */
-	int (*msync)(struct target *t, off_t off, size_t len);
+	/* -EOPNOTSUPP is no error. */
+	int (*disturb)(struct target *t, enum disturb what, off_t off,
+		       size_t len);
 	/* What is clean in the cache leaves it, as far as that can be had. */
 	int (*drop)(struct target *t);
 	/* Bytes that the file system counts for the file, in its st_blocks. */
 	int64_t (*blocks)(struct target *t);
+	int64_t (*size)(struct target *t);
+	/* lseek(2), SEEK_DATA or SEEK_HOLE. */
+	int64_t (*seek)(struct target *t, off_t off, int whence);
 	/* A descriptor of the file system, for what concerns all of it. */
 	int (*fd)(struct target *t);
 };
@@ -126,6 +148,8 @@ struct check_config {
 	unsigned until;		/* bits of classes: end once one was seen */
 	unsigned threads;
 	uint64_t seed;
+	const char *profile;	/* NULL: all, in turn */
+	uint64_t mem_bytes;	/* for logs and judging, about */
 	unsigned hang_seconds;	/* after which a thread counts as stuck */
 	unsigned window_seconds;	/* after which a window is a deadlock */
 	bool progress;		/* a line on stderr */
@@ -141,7 +165,7 @@ struct check_config {
 #define CHECK_THREADS_MIN 2
 #define CHECK_THREADS_MAX 60
 #define CHECK_CONFIG_INIT { \
-	.seconds = 10, .threads = 5, .seed = 1, \
+	.seconds = 10, .threads = 5, .seed = 1, .mem_bytes = 128 << 20, \
 	.hang_seconds = 60, .window_seconds = 20, \
 	.cache_bytes = MKW_CACHE_BYTES_MIN }
 

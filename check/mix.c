@@ -4,29 +4,23 @@
  *
  * A profile says which part of the file is used, and how often each kind of
  * operation comes. Small and hot parts collide often:
- *   sectors   Direct writes of 512 bytes, into sectors that only their thread
- *             writes, while others load and store in the other sectors of the
- *             same pages. Where a file system drops the page from its cache before
- *             and after a direct write, a store may bring it back between the two,
- *             with the old sector in it: the direct write is gone when the
- *             page is written back.
- *   hot       everything but truncate, on a few pages
- *   tail      the same with truncate, around the end of the file
- *   wide      everything, all over the file, which is larger than the smallest
- *             cache of the engine: reclaim
- *
- * Mapped accesses are relaxed atomics of one word. Past the end of the file they
- * raise SIGBUS, which is an outcome like another; the handler jumps back. It
- * must be there before an engine is opened, whose own handler then passes on
- * what is not its own.
+ *   dio-vs-mmap  Direct writes of 512 bytes, into sectors that only their thread
+ *                writes, while others load and store in the other sectors of the
+ *                same pages. Where a file system drops the page from its cache
+ *                before and after a direct write, a store may bring it back
+ *                between the two, with the old sector in it: the direct write is
+ *                gone when the page is written back.
+ *   hot          everything but truncate, on a few pages
+ *   punch        the same, with many punches, and allocations
+ *   truncate     the same with truncate, around the end of the file
+ *   ways         reads and writes by a ring, by copy_file_range(), with RWF_DSYNC
+ *                and RWF_NOWAIT, while caches and mappings are taken away
+ *   wide         everything, all over the file, which is larger than the smallest
+ *                cache of the engine: reclaim
  */
 #include "check/mix.h"
 
-#include <errno.h>
-#include <pthread.h>
 #include <sched.h>
-#include <setjmp.h>
-#include <stdio.h>
 #include <string.h>
 
 /* 512 bytes: what disks and direct I/O call a sector. */
@@ -36,16 +30,17 @@
 
 struct profile {
 	const char *name;
-	bool sectors;		/* the profile of that name */
+	bool sectors;		/* dio-vs-mmap */
 	bool tail;		/* the end of the file rather than its start */
 	uint32_t pages;		/* of the part used; 0: all of the file */
 	uint8_t weights[OP_KINDS];
 	uint8_t large;		/* of 100 reads and writes, those of 64 KiB */
+	uint8_t other_ways;	/* of 100, those that are not plain */
 };
 
 static const struct profile profiles[] = {
 	{
-		.name = "sectors",
+		.name = "dio-vs-mmap",
 		.sectors = true,
 		.pages = 2,
 	},
@@ -61,7 +56,7 @@ static const struct profile profiles[] = {
 		},
 	},
 	{
-		.name = "tail",
+		.name = "truncate",
 		.tail = true,
 		.pages = 24,
 		.large = 4,
@@ -74,23 +69,58 @@ static const struct profile profiles[] = {
 		},
 	},
 	{
+		.name = "ways",
+		.pages = 24,
+		.large = 4,
+		.other_ways = 60,
+		.weights = {
+			[OP_LOAD] = 60, [OP_STORE] = 60,
+			[OP_READ] = 25, [OP_WRITE] = 20,
+			[OP_DIRECT_READ] = 20, [OP_DIRECT_WRITE] = 20,
+			[OP_PUNCH] = 3, [OP_ZERO] = 2, [OP_SYNC] = 1,
+			[OP_ALLOCATE] = 2, [OP_DISTURB] = 20,
+		},
+	},
+	{
+		.name = "punch",
+		.pages = 8,
+		.large = 10,
+		.weights = {
+			[OP_LOAD] = 60, [OP_STORE] = 60,
+			[OP_READ] = 10, [OP_WRITE] = 10,
+			[OP_DIRECT_READ] = 10, [OP_DIRECT_WRITE] = 10,
+			[OP_PUNCH] = 30, [OP_ZERO] = 15, [OP_SYNC] = 2,
+			[OP_ALLOCATE] = 5, [OP_DISTURB] = 3,
+		},
+	},
+	{
 		.name = "wide",
 		.large = 10,
+		.other_ways = 10,
 		.weights = {
 			[OP_LOAD] = 60, [OP_STORE] = 60,
 			[OP_READ] = 15, [OP_WRITE] = 15,
 			[OP_DIRECT_READ] = 10, [OP_DIRECT_WRITE] = 10,
 			[OP_PUNCH] = 5, [OP_ZERO] = 3, [OP_TRUNCATE] = 3,
-			[OP_SYNC] = 1,
+			[OP_SYNC] = 1, [OP_DISTURB] = 5,
 		},
 	},
 };
+#define PROFILES (sizeof(profiles) / sizeof(profiles[0]))
 
 const struct profile *mkw__check_profile(unsigned epoch)
 {
-	static const uint8_t rota[] = { 0, 1, 0, 2, 0, 3 };
+	static const uint8_t rota[] = { 0, 1, 0, 2, 0, 3, 0, 4, 0, 5 };
 
 	return &profiles[rota[epoch % sizeof(rota)]];
+}
+
+const struct profile *mkw__check_profile_find(const char *name)
+{
+	for (unsigned i = 0; i < PROFILES; i++)
+		if (!strcmp(profiles[i].name, name))
+			return &profiles[i];
+	return NULL;
 }
 
 const char *mkw__check_profile_name(const struct profile *p)
@@ -113,183 +143,6 @@ const char *mkw__check_profile_unfit(const struct profile *p,
 	return NULL;
 }
 
-/* ---- mapped accesses ---------------------------------------------------- */
-
-static _Thread_local struct {
-	sigjmp_buf env;
-	volatile sig_atomic_t armed;
-} trap;
-
-void mkw__check_trap(int sig, siginfo_t *info, void *context)
-{
-	(void)info;
-	(void)context;
-	if (trap.armed) {
-		trap.armed = 0;
-		siglongjmp(trap.env, 1);
-	}
-	/* Not an access of ours: the process ends when it is tried again. */
-	signal(sig, SIG_DFL);
-}
-
-bool mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store)
-{
-	if (sigsetjmp(trap.env, 0)) {
-		sigset_t set;
-
-		/* A handler before ours may have blocked everything. */
-		sigemptyset(&set);
-		sigaddset(&set, SIGBUS);
-		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-		return false;
-	}
-	trap.armed = 1;
-	atomic_signal_fence(memory_order_seq_cst);
-	if (store)
-		atomic_store_explicit(p, *value, memory_order_relaxed);
-	else
-		*value = atomic_load_explicit(p, memory_order_relaxed);
-	atomic_signal_fence(memory_order_seq_cst);
-	trap.armed = 0;
-	return true;
-}
-
-/* ---- one operation -------------------------------------------------------- */
-
-#define GOT_SIGBUS 1000	/* in place of an errno */
-
-static void unexpected(struct worker *w, const struct rec *rec, int err)
-{
-	struct log *log = &w->log;
-
-	if (err == ENOSPC)
-		atomic_store(&w->no_space, true);
-	if (log->errors++)
-		return;
-	log->first_error_ns = rec->end;
-	snprintf(log->first_error, sizeof(log->first_error),
-		 "%s of %zu bytes at %zu: %s",
-		 mkw__check_op_name((enum op_kind)rec->kind),
-		 rec->words * WORD, rec->word * WORD,
-		 err == GOT_SIGBUS ? "SIGBUS inside of the file" :
-		 err ? strerror(err) : "fewer bytes than asked for");
-}
-
-static void fill(struct worker *w, const struct rec *rec)
-{
-	uint64_t v = value_make((enum op_kind)rec->kind, w->log.thread,
-				w->log.base + w->log.n, rec->word);
-
-	for (uint32_t i = 0; i < rec->words; i++)
-		w->buf[i] = v + i;
-}
-
-/* Reads: the tracked words of what came. */
-static void keep(struct worker *w, const struct rec *rec, unsigned phase)
-{
-	struct log *log = &w->log;
-
-	for (uint32_t i = track_first(phase, rec->word) - rec->word;
-	     i < rec->moved; i += TRACK)
-		log->vals[log->n_vals++] = w->buf[i];
-}
-
-/* The outcome of a call that moves bytes. */
-static void settle(struct worker *w, struct rec *rec, ssize_t got)
-{
-	uint32_t sure = rec->words;
-
-	/* A read may meet the end of the file, in the tail. */
-	if (kind_reads((enum op_kind)rec->kind) &&
-	    rec->word + rec->words > w->layout->body)
-		sure = rec->word < w->layout->body ?
-			       w->layout->body - rec->word : 0;
-	if (got >= 0) {
-		rec->moved = (uint32_t)((size_t)got / WORD);
-		if (rec->moved < sure || (size_t)got % WORD)
-			unexpected(w, rec, 0);
-	} else {
-		unexpected(w, rec, (int)-got);
-	}
-	if (rec->moved < rec->words)
-		rec->outcome = REC_FAILED;
-}
-
-void mkw__check_do(struct worker *w, enum op_kind kind, uint32_t word,
-		   uint32_t words, unsigned phase)
-{
-	struct target *t = w->target;
-	struct rec *rec = log_begin(&w->log, kind, word, words);
-	unsigned way = kind == OP_DIRECT_READ || kind == OP_DIRECT_WRITE ?
-			       WAY_DIRECT : 0;
-	off_t off = (off_t)(word * WORD), len = (off_t)(words * WORD);
-	ssize_t got = 0;
-	uint64_t start;
-
-	/*
-	 * A truncation makes zeros of all that is past the new size, or, where
-	 * it makes the file longer, of nothing.
-	 */
-	if (kind == OP_TRUNCATE)
-		rec->words = w->layout->words - word;
-	if (kind_writes(kind))
-		fill(w, rec);
-	atomic_store_explicit(&w->doing, (int)kind, memory_order_relaxed);
-	start = stamp_begin();
-	switch (kind) {
-	case OP_LOAD:
-	case OP_STORE:
-		for (; rec->moved < words; rec->moved++)
-			if (!mkw__check_mapped(&t->map[word + rec->moved],
-					       &w->buf[rec->moved],
-					       kind == OP_STORE))
-				break;
-		break;
-	case OP_READ:
-	case OP_DIRECT_READ:
-		got = t->ops->pread(t, w->buf, (size_t)len, off, way);
-		break;
-	case OP_WRITE:
-	case OP_DIRECT_WRITE:
-		got = t->ops->pwrite(t, w->buf, (size_t)len, off, way);
-		break;
-	case OP_PUNCH:
-		got = t->ops->fallocate(t, FALLOC_PUNCH, off, len);
-		break;
-	case OP_ZERO:
-		got = t->ops->fallocate(t, FALLOC_ZERO, off, len);
-		break;
-	case OP_TRUNCATE:
-		got = t->ops->truncate(t, off);
-		break;
-	case OP_SYNC:
-	case OP_KINDS:
-		got = t->ops->sync(t);
-		break;
-	}
-	rec->end = stamp_end();
-	rec->start = start;
-	atomic_store_explicit(&w->doing, -1, memory_order_relaxed);
-
-	if (kind == OP_LOAD || kind == OP_STORE) {
-		if (rec->moved < words)
-			rec->outcome = REC_FAILED;
-		if (rec->moved < words && word + rec->moved < w->layout->body)
-			unexpected(w, rec, GOT_SIGBUS);
-	} else if (kind_reads(kind) || kind_writes(kind)) {
-		settle(w, rec, got);
-	} else if (got < 0) {
-		rec->outcome = REC_FAILED;
-		unexpected(w, rec, (int)-got);
-	} else {
-		rec->moved = rec->words;
-	}
-	if (kind_reads(kind))
-		keep(w, rec, phase);
-	log_end(&w->log);
-	atomic_fetch_add_explicit(&w->done[kind], 1, memory_order_relaxed);
-}
-
 /* ---- choosing one ----------------------------------------------------------- */
 
 static uint32_t below(struct worker *w, uint32_t n)
@@ -305,6 +158,13 @@ static uint32_t below(struct worker *w, uint32_t n)
 static uint32_t tracked(unsigned phase, uint32_t word)
 {
 	return (word & ~(TRACK - 1)) + phase;
+}
+
+static void perform(struct worker *w, enum op_kind kind, uint32_t word,
+		    uint32_t words, unsigned phase)
+{
+	mkw__check_do(w, &(struct step){ .kind = kind, .word = word,
+					 .words = words }, phase);
 }
 
 /*
@@ -326,20 +186,17 @@ static void step_sectors(struct worker *w, const struct profile *p,
 
 	if (w->log.thread % 2 == 0) {
 		if (dice < 70)
-			mkw__check_do(w, OP_DIRECT_WRITE, mine, SECTOR_WORDS,
-				      phase);
+			perform(w, OP_DIRECT_WRITE, mine, SECTOR_WORDS, phase);
 		else if (dice < 90)
-			mkw__check_do(w, OP_DIRECT_READ, mine, SECTOR_WORDS,
-				      phase);
+			perform(w, OP_DIRECT_READ, mine, SECTOR_WORDS, phase);
 		else
-			mkw__check_do(w, OP_LOAD, tracked(phase, mine), 1,
-				      phase);
+			perform(w, OP_LOAD, tracked(phase, mine), 1, phase);
 		return;
 	}
 	if (dice < 60)
-		mkw__check_do(w, OP_STORE, tracked(phase, other), 1, phase);
+		perform(w, OP_STORE, tracked(phase, other), 1, phase);
 	else
-		mkw__check_do(w, OP_LOAD, tracked(phase, any), 1, phase);
+		perform(w, OP_LOAD, tracked(phase, any), 1, phase);
 	/*
 	 * Only the first store after a page went matters; more would fill the log,
 	 * and take the processor from the direct writers.
@@ -367,7 +224,8 @@ static enum op_kind choose(struct worker *w, const struct profile *p)
 			return OP_WRITE;
 	}
 	if ((kind == OP_PUNCH && !w->can_punch) ||
-	    (kind == OP_ZERO && !w->can_zero))
+	    (kind == OP_ZERO && !w->can_zero) ||
+	    (kind == OP_DISTURB && !w->target->ops->disturb))
 		return OP_LOAD;
 	return (enum op_kind)kind;
 }
@@ -385,6 +243,23 @@ static void fit(const struct layout *layout, uint32_t unit, uint32_t *word,
 	*words = end - *word;
 	if (end > layout->words)
 		*word = layout->words - *words;
+}
+
+/* One of the ways that the target has, besides the plain one. */
+static unsigned choose_way(struct worker *w, enum op_kind kind)
+{
+	unsigned have = w->target->ways, way;
+
+	if (kind_reads(kind))
+		have &= ~WAY_DSYNC;
+	if (kind == OP_DIRECT_READ || kind == OP_DIRECT_WRITE)
+		have &= ~WAY_COPY;
+	if (!have)
+		return 0;
+	do
+		way = 1u << below(w, 8);
+	while (!(have & way));
+	return way;
 }
 
 void mkw__check_step(struct worker *w, const struct profile *p,
@@ -407,7 +282,7 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 	switch (kind) {
 	case OP_LOAD:
 	case OP_STORE:
-		mkw__check_do(w, kind, tracked(phase, word), 1, phase);
+		perform(w, kind, tracked(phase, word), 1, phase);
 		return;
 	case OP_TRUNCATE:
 		/* Back to its full length half of the time. */
@@ -415,13 +290,17 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 		if (dice < 50)
 			word = layout->body + below(w, layout->words -
 							       layout->body);
-		mkw__check_do(w, kind,
+		perform(w, kind,
 			      word / layout->page_words * layout->page_words,
 			      0, phase);
 		return;
 	case OP_SYNC:
-		mkw__check_do(w, kind, 0, 0, phase);
+		perform(w, kind, 0, 0, phase);
 		return;
+	case OP_ALLOCATE:
+	case OP_DISTURB:
+		unit = layout->page_words;
+		break;
 	case OP_DIRECT_READ:
 	case OP_DIRECT_WRITE:
 		if (w->target->direct_align > WORD)
@@ -446,5 +325,13 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 	if (words > OP_WORDS_MAX - unit)
 		word = word / unit * unit;
 	fit(layout, unit, &word, &words);
-	mkw__check_do(w, kind, word, words, phase);
+	mkw__check_do(w, &(struct step){
+			.kind = kind,
+			.word = word,
+			.words = words,
+			.way = (kind_reads(kind) || kind_writes(kind)) &&
+			       below(w, 100) < p->other_ways ?
+				       choose_way(w, kind) : 0,
+			.what = (enum disturb)below(w, DISTURBS),
+		}, phase);
 }

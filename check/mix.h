@@ -38,6 +38,8 @@ struct worker {
 	_Atomic bool no_space;
 };
 
+/* By name, or NULL. */
+const struct profile *mkw__check_profile_find(const char *name);
 const char *mkw__check_profile_name(const struct profile *p);
 /* NULL, or why the profile has nothing to do here. */
 const char *mkw__check_profile_unfit(const struct profile *p,
@@ -46,9 +48,16 @@ const char *mkw__check_profile_unfit(const struct profile *p,
 /* One operation, chosen at random and recorded. */
 void mkw__check_step(struct worker *w, const struct profile *p,
 		     unsigned phase);
-/* One operation, recorded. For OP_TRUNCATE the new size is 'word'. */
-void mkw__check_do(struct worker *w, enum op_kind kind, uint32_t word,
-		   uint32_t words, unsigned phase);
+
+struct step {
+	enum op_kind kind;
+	uint32_t word, words;	/* OP_TRUNCATE: the new size is word */
+	unsigned way;
+	enum disturb what;	/* OP_DISTURB */
+};
+
+/* One operation, recorded. perform.c. */
+void mkw__check_do(struct worker *w, const struct step *s, unsigned phase);
 /* The SIGBUS handler that makes a mapped access past the end a failure. */
 void mkw__check_trap(int sig, siginfo_t *info, void *context);
 /* A mapped access of one word. False: SIGBUS. */

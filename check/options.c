@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "check/mix.h"
+
 struct option_def {
 	const char *name;
 	const char *value;	/* what it is called in the help; NULL: none */
@@ -138,6 +140,18 @@ static bool take_seed(struct options *o, const char *value)
 	return parse_number(value, false, &o->cfg.seed);
 }
 
+static bool take_profile(struct options *o, const char *value)
+{
+	o->cfg.profile = strcmp(value, "all") ? value : NULL;
+	return !o->cfg.profile || mkw__check_profile_find(value);
+}
+
+static bool take_mem(struct options *o, const char *value)
+{
+	return parse_number(value, true, &o->cfg.mem_bytes) &&
+	       o->cfg.mem_bytes >= 16 << 20;
+}
+
 static bool take_until_found(struct options *o, const char *value)
 {
 	(void)value;
@@ -185,6 +199,11 @@ static const struct option_def defs[] = {
 	  "kernel or engine", true },
 	{ "seconds", "N", "of random concurrency for each target [20]",
 	  take_seconds, "a number above 0", false },
+	{ "profile", "NAME", "dio-vs-mmap, hot, punch, truncate, ways, wide [all]",
+	  take_profile, "dio-vs-mmap, hot, punch, truncate, ways, wide or all",
+	  false },
+	{ "mem", "BYTES", "memory to record and judge with [128M]", take_mem,
+	  "a number of bytes, 16M or more", false },
 	{ "until-found", NULL, "end the random run at its first anomaly",
 	  take_until_found, NULL, false },
 	{ "threads", "N", "2 to 60 [5]", take_threads, "a number from 2 to 60",

@@ -45,16 +45,16 @@ struct rec {
 	uint8_t outcome;	/* enum rec_outcome */
 	uint8_t seen;
 	uint8_t thread;
+	uint8_t way;		/* bits WAY_ */
 };
 
-#define LOG_RECS (1u << 17)
-#define LOG_VALS (1u << 19)
 /* The longest operation, in words. */
 #define OP_WORDS_MAX (64u * 1024 / WORD)
 
 struct log {
 	uint64_t base;		/* number of recs[0] in its thread */
 	uint32_t n, n_vals;
+	uint32_t recs_max, vals_max;
 	uint8_t thread;
 	struct rec *recs;
 	uint64_t *vals;
@@ -65,8 +65,8 @@ struct log {
 
 static inline bool log_has_room(const struct log *log)
 {
-	return log->n < LOG_RECS &&
-	       log->n_vals + OP_WORDS_MAX / TRACK <= LOG_VALS;
+	return log->n < log->recs_max &&
+	       log->n_vals + OP_WORDS_MAX / TRACK <= log->vals_max;
 }
 
 /* Opens the next record. Its number is the log's n until log_end(). */

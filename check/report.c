@@ -38,6 +38,7 @@ const char *mkw__check_class_name(enum check_class class)
 		[CHECK_PAST_END] = "bytes past the end",
 		[CHECK_SPURIOUS_ERROR] = "spurious error",
 		[CHECK_NO_PROGRESS] = "no progress",
+		[CHECK_STRAY] = "stray size or blocks",
 		[CHECK_TORN] = "torn",
 	};
 
@@ -57,6 +58,8 @@ const char *mkw__check_op_name(enum op_kind kind)
 		[OP_ZERO] = "zero",
 		[OP_TRUNCATE] = "truncate",
 		[OP_SYNC] = "sync",
+		[OP_ALLOCATE] = "allocate",
+		[OP_DISTURB] = "cache advice",
 	};
 
 	return names[kind];

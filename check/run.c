@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -40,6 +41,11 @@
 #define EPOCH_NS 250000000u
 #define TAIL_BYTES (128u * 1024)
 #define FILE_BYTES (2048u * 1024)
+#define LOG_RECS_MAX (1u << 17)
+/* What a file system may keep for itself of an empty file. */
+#define BLOCKS_SLACK (128 * 1024)
+/* Epochs between looks at the file's blocks, which cost it all its data. */
+#define BLOCKS_EVERY 12
 
 struct run {
 	const struct check_config *cfg;
@@ -54,6 +60,7 @@ struct run {
 	uint64_t *initial;	/* what each word holds as an epoch begins */
 	uint64_t *ways[3];	/* the file as mapped, read, directly read */
 	bool stuck;
+	int64_t blocks_empty;	/* of the file when it was one hole */
 
 	pthread_mutex_t mutex;	/* of epoch, profile, phase, parked */
 	pthread_cond_t go;
@@ -74,6 +81,8 @@ struct run {
 
 /* What ends an epoch early: a full log or a signal. */
 static sem_t hurry;
+/* That the process may run on. */
+static cpu_set_t all_cpus;
 
 /* ---- the threads --------------------------------------------------------- */
 
@@ -83,6 +92,29 @@ static void park(struct run *run)
 	run->parked++;
 	pthread_cond_signal(&run->came);
 	pthread_mutex_unlock(&run->mutex);
+}
+
+/* Every other pair of epochs, threads keep to a processor each. */
+static void pin(unsigned thread, unsigned epoch)
+{
+	cpu_set_t now;
+	int n = 0, want;
+
+	if (epoch % 2)
+		return;
+	if (epoch % 4) {
+		sched_setaffinity(0, sizeof(all_cpus), &all_cpus);
+		return;
+	}
+	want = (int)thread % CPU_COUNT(&all_cpus);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &all_cpus) || n++ != want)
+			continue;
+		CPU_ZERO(&now);
+		CPU_SET(cpu, &now);
+		sched_setaffinity(0, sizeof(now), &now);
+		return;
+	}
 }
 
 struct thread_arg {
@@ -109,6 +141,7 @@ static void *hammer(void *p)
 		pthread_mutex_unlock(&run->mutex);
 		if (atomic_load(&run->quit))
 			return NULL;
+		pin(w->log.thread, seen);
 		while (!atomic_load_explicit(&run->stop, memory_order_relaxed)) {
 			if (!log_has_room(&w->log) ||
 			    atomic_load(&w->no_space)) {
@@ -216,7 +249,9 @@ static struct worker *quiet_worker(struct run *run)
 static void quiet_do(struct run *run, enum op_kind kind, uint32_t word,
 		     uint32_t words)
 {
-	mkw__check_do(quiet_worker(run), kind, word, words, run->phase);
+	mkw__check_do(quiet_worker(run),
+		      &(struct step){ .kind = kind, .word = word,
+				      .words = words }, run->phase);
 }
 
 /* Reads the whole file in one way, recording it; the words go to way[]. */
@@ -326,6 +361,65 @@ static void check_past_end(struct run *run)
 				 end * WORD);
 }
 
+static void stray(struct run *run, const char *what, int64_t got, int64_t want)
+{
+	mkw__check_count(&run->res->classes[CHECK_STRAY], run->res->hammer_ns,
+			 "at rest, %s: %" PRId64 ", and it should be %" PRId64,
+			 what, got, want);
+}
+
+/*
+ * Size, and what is said to be a hole. Nothing that reads as data may lie in one;
+ * what reads as zeros may be data.
+ */
+static void check_accounts(struct run *run)
+{
+	struct target *t = &run->target;
+	int64_t full = (int64_t)(run->layout.words * WORD), at, data;
+
+	if (t->ops->size && t->ops->size(t) != full)
+		stray(run, "the size of the file", t->ops->size(t), full);
+	if (!t->ops->seek)
+		return;
+	for (at = 0; at < full; at = t->ops->seek(t, data, SEEK_HOLE)) {
+		data = t->ops->seek(t, at, SEEK_DATA);
+		if (data == -ENXIO)
+			data = full;
+		if (data < at) {
+			stray(run, "SEEK_DATA", data, at);
+			return;
+		}
+		for (int64_t i = at / (int64_t)WORD; i < data / (int64_t)WORD; i++)
+			if (run->ways[1][i]) {
+				stray(run, "the next data after a hole's start, "
+				      "which SEEK_DATA gives", data,
+				      i * (int64_t)WORD);
+				return;
+			}
+		if (data == full)
+			return;
+	}
+}
+
+/* A file that is all punched has no blocks, wherever they came from. */
+static void check_blocks(struct run *run)
+{
+	struct target *t = &run->target;
+	int64_t left;
+
+	if (!t->ops->blocks || !quiet_worker(run)->can_punch ||
+	    run->res->epochs % BLOCKS_EVERY)
+		return;
+	quiet_do(run, OP_PUNCH, 0, run->layout.words);
+	quiet_do(run, OP_SYNC, 0, 0);
+	left = t->ops->blocks(t);
+	if (left > run->blocks_empty + BLOCKS_SLACK)
+		stray(run, "bytes of blocks that a file has which is one hole",
+		      left, run->blocks_empty);
+	memset(run->initial, 0, run->layout.words * WORD);
+	rewrite(run, 0, run->layout.words / 2);
+}
+
 static void count_errors(struct run *run)
 {
 	struct check_count *c = &run->res->classes[CHECK_SPURIOUS_ERROR];
@@ -372,6 +466,7 @@ static int judge(struct run *run)
 		mkw__check_count(stale, run->res->hammer_ns,
 				 "at rest, the mapping, read, and direct read "
 				 "do not agree");
+	check_accounts(run);
 	if (agree)
 		memcpy(run->initial, run->ways[1],
 		       run->layout.words * WORD);
@@ -401,8 +496,10 @@ static void *attend(void *arg)
 		if (atomic_load(&run->quit))
 			return NULL;
 		run->quiet_err = judge(run);
-		if (!run->quiet_err)
+		if (!run->quiet_err) {
 			check_past_end(run);
+			check_blocks(run);
+		}
 		count_errors(run);
 		clear_logs(run);
 		park(run);
@@ -502,6 +599,22 @@ static bool probe(struct run *run, enum op_kind kind, int err)
 	return false;
 }
 
+/*
+ * Records of a log, so that all logs and what judging them takes keep within the
+ * memory given: four values a record, its place in the order, and references from
+ * the sectors that it touches, a few for the common ones.
+ */
+static uint32_t log_recs(const struct check_config *cfg)
+{
+	const size_t per_rec = sizeof(struct rec) + 4 * sizeof(uint64_t) + 128;
+	uint64_t n = cfg->mem_bytes / (cfg->threads + 1) / per_rec;
+
+	/* The quiet thread reads and writes the file a few times over. */
+	if (n < 4096)
+		n = 4096;
+	return n > LOG_RECS_MAX ? LOG_RECS_MAX : (uint32_t)n;
+}
+
 static int prepare(struct run *run)
 {
 	const struct check_config *cfg = run->cfg;
@@ -544,8 +657,10 @@ static int prepare(struct run *run)
 		w->target = t;
 		w->rng = cfg->seed * 1000003 + i * 7919;
 		w->log.thread = (uint8_t)i;
-		w->log.recs = calloc(LOG_RECS, sizeof(*w->log.recs));
-		w->log.vals = calloc(LOG_VALS, sizeof(*w->log.vals));
+		w->log.recs_max = log_recs(cfg);
+		w->log.vals_max = 4 * w->log.recs_max;
+		w->log.recs = calloc(w->log.recs_max, sizeof(*w->log.recs));
+		w->log.vals = calloc(w->log.vals_max, sizeof(*w->log.vals));
 		atomic_store(&w->doing, -1);
 		if (!w->log.recs || !w->log.vals ||
 		    posix_memalign((void **)&w->buf, 64 * 1024,
@@ -565,6 +680,8 @@ static int prepare(struct run *run)
 						  (off_t)page)))
 		for (unsigned i = 0; i <= cfg->threads; i++)
 			run->workers[i].can_zero = false;
+	if (t->ops->blocks)
+		run->blocks_empty = t->ops->blocks(t);
 	/* Half of it data, half a hole. */
 	rewrite(run, 0, run->layout.words / 2);
 	clear_logs(run);
@@ -620,7 +737,9 @@ static int epochs(struct run *run)
 	unsigned turn = 0;
 
 	do {
-		const struct profile *p = mkw__check_profile(turn++);
+		const struct profile *p = cfg->profile ?
+				mkw__check_profile_find(cfg->profile) :
+				mkw__check_profile(turn++);
 		const char *why = mkw__check_profile_unfit(p, &run->layout,
 						run->target.direct_align);
 
@@ -629,6 +748,8 @@ static int epochs(struct run *run)
 				note(run, "profile %s skipped: %s\n",
 				     mkw__check_profile_name(p), why);
 			skipped = p;
+			if (cfg->profile)
+				return 0;
 			continue;
 		}
 		run->profile = p;
@@ -686,6 +807,7 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 	pthread_condattr_destroy(&monotonic);
 	sem_init(&run->rest, 0, 0);
 	sem_init(&hurry, 0, 0);
+	sched_getaffinity(0, sizeof(all_cpus), &all_cpus);
 	/* Before the engine is opened: its handler passes on to this one. */
 	sigaction(SIGBUS, &trap, &old_bus);
 	mkw__check_catch(&hurry);

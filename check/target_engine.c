@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check/fsname.h"
+#include "check/mix.h"
 
 #define WRITEBACK_AGE_MS 20
 
@@ -118,6 +120,7 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 	if (err)
 		goto explain;
 	t->direct_align = info.direct_align;
+	t->ways = WAY_NOWAIT;
 	if (!info.direct)
 		snprintf(t->note, sizeof(t->note),
 			 "the file system has no O_DIRECT: the engine's own I/O "
@@ -134,12 +137,18 @@ fail:
 	return err;
 }
 
+static unsigned flags_of(unsigned way)
+{
+	return (way & WAY_DIRECT ? MKW_DIRECT : 0) |
+	       (way & WAY_NOWAIT ? MKW_NOWAIT : 0);
+}
+
 static ssize_t engine_pread(struct target *t, void *buf, size_t len,
 			    off_t off, unsigned way)
 {
 	struct engine *e = t->priv;
 
-	return mkw_pread(e->file, buf, len, off, way & WAY_DIRECT ? MKW_DIRECT : 0);
+	return mkw_pread(e->file, buf, len, off, flags_of(way));
 }
 
 static ssize_t engine_pwrite(struct target *t, const void *buf, size_t len,
@@ -147,7 +156,7 @@ static ssize_t engine_pwrite(struct target *t, const void *buf, size_t len,
 {
 	struct engine *e = t->priv;
 
-	return mkw_pwrite(e->file, buf, len, off, way & WAY_DIRECT ? MKW_DIRECT : 0);
+	return mkw_pwrite(e->file, buf, len, off, flags_of(way));
 }
 
 static int engine_fallocate(struct target *t, int mode, off_t off, off_t len)
@@ -169,6 +178,70 @@ static int engine_sync(struct target *t)
 	struct engine *e = t->priv;
 
 	return mkw_sync(e->file);
+}
+
+/* Another mapping, looked at, and gone. */
+static int map_elsewhere(struct engine *e, off_t off, size_t len)
+{
+	void *map;
+	int err = mkw_map(e->file, NULL, len, PROT_READ | PROT_WRITE,
+			  e->map_flags, off, &map);
+	uint64_t value;
+
+	if (err)
+		return err;
+	mkw__check_mapped(map, &value, false);
+	return mkw_unmap(map, len);
+}
+
+static int engine_disturb(struct target *t, enum disturb what, off_t off,
+			  size_t len)
+{
+	struct engine *e = t->priv;
+
+	switch (what) {
+	case DISTURB_UNMAP:
+		return madvise((char *)e->map + off, len, MADV_DONTNEED) ?
+			       -errno : 0;
+	case DISTURB_POPULATE:
+	case DISTURB_READAHEAD:
+		return mkw_advise(e->file, off, (off_t)len,
+				  MKW_ADVICE_WILLNEED);
+	case DISTURB_PAGEOUT:
+	case DISTURB_DROP:
+		return mkw_advise(e->file, off, (off_t)len,
+				  MKW_ADVICE_DONTNEED);
+	case DISTURB_MSYNC:
+		return mkw_sync(e->file);
+	case DISTURB_REMAP:
+	case DISTURB_MOVE:
+		return map_elsewhere(e, off, len);
+	case DISTURBS:
+		break;
+	}
+	return -EOPNOTSUPP;
+}
+
+static int64_t engine_blocks(struct target *t)
+{
+	struct engine *e = t->priv;
+	struct stat st;
+
+	return fstat(e->fd, &st) ? -errno : (int64_t)st.st_blocks * 512;
+}
+
+static int64_t engine_size(struct target *t)
+{
+	struct engine *e = t->priv;
+
+	return mkw_size(e->file);
+}
+
+static int64_t engine_seek(struct target *t, off_t off, int whence)
+{
+	struct engine *e = t->priv;
+
+	return mkw_seek(e->file, off, whence);
 }
 
 /* Closing it drops all; it is opened and mapped again where it was. */
@@ -202,5 +275,9 @@ const struct target_ops mkw__check_engine_target = {
 	.truncate = engine_truncate,
 	.sync = engine_sync,
 	.close = engine_close,
+	.disturb = engine_disturb,
 	.drop = engine_drop,
+	.blocks = engine_blocks,
+	.size = engine_size,
+	.seek = engine_seek,
 };

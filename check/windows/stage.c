@@ -135,8 +135,9 @@ static ssize_t perform(struct act *a)
 	case ACT_TRUNCATE:
 		return t->ops->truncate(t, a->off);
 	case ACT_MSYNC:
-		return t->ops->msync ? t->ops->msync(t, a->off, a->len) :
-				       t->ops->sync(t);
+		return t->ops->disturb ?
+			       t->ops->disturb(t, DISTURB_MSYNC, a->off,
+					       a->len) : t->ops->sync(t);
 	case ACT_SYNC:
 		break;
 	}

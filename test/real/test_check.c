@@ -51,6 +51,9 @@ enum bug {
 	BUG_TEARS_WRITES,
 	BUG_SHORT_WRITES,
 	BUG_PAST_END,
+	BUG_WRONG_SIZE,
+	BUG_HOLE_OVER_DATA,
+	BUG_KEEPS_BLOCKS,
 	BUG_HANGS,
 	BUG_INTERRUPTS,		/* no bug: SIGINT comes after a while */
 };
@@ -70,7 +73,7 @@ struct fake {
 };
 
 /* Epochs in which every profile had its turn. */
-#define ROTA 6u
+#define ROTA 10u
 
 static enum bug planted;
 
@@ -237,7 +240,10 @@ static int fake_fallocate(struct target *t, int mode, off_t off, off_t len)
 	int err = 0;
 
 	pthread_mutex_lock(&f->mutex);
-	(void)mode;
+	if (mode == FALLOC_FL_KEEP_SIZE) {
+		pthread_mutex_unlock(&f->mutex);
+		return 0;
+	}
 	f->calls++;
 	if (f->bug != BUG_PUNCH_KEEPS || !now_and_then(f, 8))
 		err = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE |
@@ -275,6 +281,35 @@ static int fake_sync(struct target *t)
 	return 0;
 }
 
+static int64_t fake_size(struct target *t)
+{
+	struct fake *f = t->priv;
+
+	return f->size - (f->bug == BUG_WRONG_SIZE);
+}
+
+static int64_t fake_blocks(struct target *t)
+{
+	struct fake *f = t->priv;
+	struct stat st;
+
+	assert_int_equal(fstat(f->fd, &st), 0);
+	return st.st_blocks * 512 +
+	       (f->bug == BUG_KEEPS_BLOCKS && f->calls > 100 ? 1 << 20 : 0);
+}
+
+static int64_t fake_seek(struct target *t, off_t off, int whence)
+{
+	struct fake *f = t->priv;
+	off_t at = lseek(f->fd, off, whence);
+
+	if (at < 0)
+		return -errno;
+	if (f->bug == BUG_HOLE_OVER_DATA && whence == SEEK_DATA)
+		at += (off_t)f->page;
+	return at;
+}
+
 static const struct target_ops fake_ops = {
 	.name = "fake",
 	.atomic = true,
@@ -285,6 +320,9 @@ static const struct target_ops fake_ops = {
 	.truncate = fake_truncate,
 	.sync = fake_sync,
 	.close = fake_close,
+	.size = fake_size,
+	.blocks = fake_blocks,
+	.seek = fake_seek,
 };
 
 /* ---- what it must find ------------------------------------------------------ */
@@ -369,7 +407,8 @@ static void sound_fake(void **state)
 	if (!clean(res))
 		print_anomalies(res);
 	assert_true(clean(res));
-	for (unsigned i = 0; i < OP_KINDS; i++)
+	/* It has no disturb(). */
+	for (unsigned i = 0; i < OP_DISTURB; i++)
 		assert_true(res->ops[i] > 0);
 }
 
@@ -455,6 +494,14 @@ static void bytes_past_the_end(void **state)
 {
 	(void)state;
 	expect_class(BUG_PAST_END, CHECK_PAST_END, 0);
+}
+
+static void stray_state(void **state)
+{
+	(void)state;
+	expect_class(BUG_WRONG_SIZE, CHECK_STRAY, 0);
+	expect_class(BUG_HOLE_OVER_DATA, CHECK_STRAY, 0);
+	expect_class(BUG_KEEPS_BLOCKS, CHECK_STRAY, 0);
 }
 
 static void interrupted(void **state)
@@ -621,6 +668,8 @@ static void command_line(void **state)
 	assert_int_equal(COMMAND("--list"), 0);
 	assert_int_equal(COMMAND("--window", "door", "."), 2);
 	assert_int_equal(COMMAND("--model", "posix", "."), 2);
+	assert_int_equal(COMMAND("--profile", "dull", "."), 2);
+	assert_int_equal(COMMAND("--mem", "1M", "."), 2);
 
 	status = COMMAND("--target", "kernel", "--seconds", "0.5", "--threads",
 			 "3", "--window", "none", "--json", json, dir());
@@ -664,6 +713,7 @@ int main(void)
 		cmocka_unit_test(short_writes),
 		cmocka_unit_test(torn_writes),
 		cmocka_unit_test(bytes_past_the_end),
+		cmocka_unit_test(stray_state),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(hanging_target),
 		cmocka_unit_test(sound_engine),

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * perform.c: one operation on the target, and its record.
+ *
+ * Mapped accesses are relaxed atomics of one word. Past the end of the file they
+ * raise SIGBUS, which is an outcome like another; the handler jumps back. It
+ * must be there before an engine is opened, whose own handler then passes on
+ * what is not its own.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "check/mix.h"
+
+/* ---- mapped accesses ---------------------------------------------------- */
+
+static _Thread_local struct {
+	sigjmp_buf env;
+	volatile sig_atomic_t armed;
+} trap;
+
+void mkw__check_trap(int sig, siginfo_t *info, void *context)
+{
+	(void)info;
+	(void)context;
+	if (trap.armed) {
+		trap.armed = 0;
+		siglongjmp(trap.env, 1);
+	}
+	/* Not an access of ours: the process ends when it is tried again. */
+	signal(sig, SIG_DFL);
+}
+
+bool mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store)
+{
+	if (sigsetjmp(trap.env, 0)) {
+		sigset_t set;
+
+		/* A handler before ours may have blocked everything. */
+		sigemptyset(&set);
+		sigaddset(&set, SIGBUS);
+		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		return false;
+	}
+	trap.armed = 1;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (store)
+		atomic_store_explicit(p, *value, memory_order_relaxed);
+	else
+		*value = atomic_load_explicit(p, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+	trap.armed = 0;
+	return true;
+}
+
+/* ---- one operation -------------------------------------------------------- */
+
+#define GOT_SIGBUS 1000	/* in place of an errno */
+
+static void unexpected(struct worker *w, const struct rec *rec, int err)
+{
+	struct log *log = &w->log;
+
+	if (err == ENOSPC)
+		atomic_store(&w->no_space, true);
+	if (log->errors++)
+		return;
+	log->first_error_ns = rec->end;
+	snprintf(log->first_error, sizeof(log->first_error),
+		 "%s of %zu bytes at %zu: %s",
+		 mkw__check_op_name((enum op_kind)rec->kind),
+		 rec->words * WORD, rec->word * WORD,
+		 err == GOT_SIGBUS ? "SIGBUS inside of the file" :
+		 err ? strerror(err) : "fewer bytes than asked for");
+}
+
+static void fill(struct worker *w, const struct rec *rec)
+{
+	uint64_t v = value_make((enum op_kind)rec->kind, w->log.thread,
+				w->log.base + w->log.n, rec->word);
+
+	for (uint32_t i = 0; i < rec->words; i++)
+		w->buf[i] = v + i;
+}
+
+/* Reads: the tracked words of what came. */
+static void keep(struct worker *w, const struct rec *rec, unsigned phase)
+{
+	struct log *log = &w->log;
+
+	for (uint32_t i = track_first(phase, rec->word) - rec->word;
+	     i < rec->moved; i += TRACK)
+		log->vals[log->n_vals++] = w->buf[i];
+}
+
+/* The outcome of a call that moves bytes. */
+static void settle_count(struct worker *w, struct rec *rec, ssize_t got)
+{
+	uint32_t sure = rec->words;
+
+	/* A read may meet the end of the file, in the tail. */
+	if (kind_reads((enum op_kind)rec->kind) &&
+	    rec->word + rec->words > w->layout->body)
+		sure = rec->word < w->layout->body ?
+			       w->layout->body - rec->word : 0;
+	/* What may say that it would have to wait may also do a part. */
+	if (rec->way & WAY_NOWAIT)
+		sure = 0;
+	if (got == -EAGAIN && rec->way & WAY_NOWAIT)
+		got = 0;
+	if (got >= 0) {
+		rec->moved = (uint32_t)((size_t)got / WORD);
+		if (rec->moved < sure || (size_t)got % WORD)
+			unexpected(w, rec, 0);
+	} else {
+		unexpected(w, rec, (int)-got);
+	}
+	if (rec->moved < rec->words)
+		rec->outcome = REC_FAILED;
+}
+
+/* The call itself. Mapped accesses count in rec->moved. */
+static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
+{
+	struct target *t = w->target;
+	off_t off = (off_t)(s->word * WORD), len = (off_t)(s->words * WORD);
+	unsigned way = s->way;
+
+	if (s->kind == OP_DIRECT_READ || s->kind == OP_DIRECT_WRITE)
+		way |= WAY_DIRECT;
+	switch (s->kind) {
+	case OP_LOAD:
+	case OP_STORE:
+		for (; rec->moved < s->words; rec->moved++)
+			if (!mkw__check_mapped(&t->map[s->word + rec->moved],
+					       &w->buf[rec->moved],
+					       s->kind == OP_STORE))
+				break;
+		return 0;
+	case OP_READ:
+	case OP_DIRECT_READ:
+		return t->ops->pread(t, w->buf, (size_t)len, off, way);
+	case OP_WRITE:
+	case OP_DIRECT_WRITE:
+		return t->ops->pwrite(t, w->buf, (size_t)len, off, way);
+	case OP_PUNCH:
+		return t->ops->fallocate(t, FALLOC_PUNCH, off, len);
+	case OP_ZERO:
+		return t->ops->fallocate(t, FALLOC_ZERO, off, len);
+	case OP_ALLOCATE:
+		return t->ops->fallocate(t, FALLOC_FL_KEEP_SIZE, off, len);
+	case OP_TRUNCATE:
+		return t->ops->truncate(t, off);
+	case OP_DISTURB:
+		return t->ops->disturb(t, s->what, off, (size_t)len);
+	case OP_SYNC:
+	case OP_KINDS:
+		break;
+	}
+	return t->ops->sync(t);
+}
+
+/* What came of it. */
+static void settle(struct worker *w, const struct step *s, struct rec *rec,
+		   ssize_t got)
+{
+	bool may_refuse = s->kind == OP_DISTURB || s->kind == OP_ALLOCATE;
+
+	switch (s->kind) {
+	case OP_LOAD:
+	case OP_STORE:
+		if (rec->moved == s->words)
+			return;
+		rec->outcome = REC_FAILED;
+		if (s->word + rec->moved < w->layout->body)
+			unexpected(w, rec, GOT_SIGBUS);
+		return;
+	case OP_READ:
+	case OP_WRITE:
+	case OP_DIRECT_READ:
+	case OP_DIRECT_WRITE:
+		settle_count(w, rec, got);
+		return;
+	default:
+		rec->moved = rec->words;
+		if (got >= 0)
+			return;
+		rec->moved = 0;
+		rec->outcome = REC_FAILED;
+		if (!may_refuse || got != -EOPNOTSUPP)
+			unexpected(w, rec, (int)-got);
+	}
+}
+
+void mkw__check_do(struct worker *w, const struct step *s, unsigned phase)
+{
+	struct rec *rec = log_begin(&w->log, s->kind, s->word, s->words);
+	uint64_t start;
+	ssize_t got;
+
+	rec->way = (uint8_t)s->way;
+	/*
+	 * A truncation makes zeros of all that is past the new size, or, where
+	 * it makes the file longer, of nothing. Some change no word.
+	 */
+	if (s->kind == OP_TRUNCATE)
+		rec->words = w->layout->words - s->word;
+	if (!kind_reads(s->kind) && !kind_writes(s->kind) &&
+	    !kind_zeroes(s->kind))
+		rec->words = 0;
+	if (kind_writes(s->kind))
+		fill(w, rec);
+	atomic_store_explicit(&w->doing, (int)s->kind, memory_order_relaxed);
+	start = stamp_begin();
+	got = call(w, s, rec);
+	rec->end = stamp_end();
+	rec->start = start;
+	atomic_store_explicit(&w->doing, -1, memory_order_relaxed);
+	settle(w, s, rec, got);
+	if (kind_reads(s->kind))
+		keep(w, rec, phase);
+	log_end(&w->log);
+	atomic_fetch_add_explicit(&w->done[s->kind], 1, memory_order_relaxed);
+}
