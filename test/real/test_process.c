@@ -3,9 +3,13 @@
  * Processes: fork, spawn, exit and the right to serve faults inside system calls.
  */
 #include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <spawn.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "scene.h"
 
@@ -298,16 +302,71 @@ static int play_nobody(void)
 	return 0;
 }
 
+/* userfaultfd(2) fails with err, as an older kernel or a container makes it. */
+static int play_refused(int err)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)err),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { .len = 4, .filter = code };
+	struct mkw_engine *e;
+
+	MUST(!setgroups(0, NULL) && !setgid(65534) && !setuid(65534));
+	if (!access("/dev/userfaultfd", R_OK | W_OK))
+		return 77;
+	MUST(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	MUST(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter));
+	MUST(mkw_engine_open(NULL, &e) == -err);
+	return 0;
+}
+
+static int play_no_right(void)
+{
+	return play_refused(EPERM);
+}
+
+static int play_no_feature(void)
+{
+	return play_refused(ENOSYS);
+}
+
+static void says(const char *name, const char *what)
+{
+	char text[4096];
+	int status = scene_run(name, NULL, text, sizeof(text));
+
+	if (status && !(WIFEXITED(status) && WEXITSTATUS(status) == 77))
+		fail_msg("%s: wait status 0x%x: %s", name, status, text);
+	if (!status && !strstr(text, what))
+		fail_msg("%s: \"%s\" is not in: %s", name, what, text);
+}
+
+static void need_root(void)
+{
+	if (!geteuid())
+		return;
+	print_message("skipped: only root has a right to give up\n");
+	skip();
+}
+
+static void test_refused(void **state)
+{
+	(void)state;
+	need_root();
+	says("no-right", "allow userfaultfd(2) in the seccomp or container");
+	says("no-feature", "CONFIG_USERFAULTFD, Linux 6.1 or newer");
+}
+
 static void test_nobody(void **state)
 {
 	char text[4096];
 	int status;
 
 	(void)state;
-	if (geteuid()) {
-		print_message("skipped: only root has the right to give up\n");
-		skip();
-	}
+	need_root();
 	status = scene_run("nobody", NULL, text, sizeof(text));
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
 		print_message("skipped: everybody may serve faults of the kernel here\n");
@@ -325,6 +384,8 @@ int main(int argc, char **argv)
 		{ "exit-dirty", play_exit_dirty },
 		{ "exit-synced", play_exit_synced },
 		{ "nobody", play_nobody },
+		{ "no-right", play_no_right },
+		{ "no-feature", play_no_feature },
 	};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fork),
@@ -333,6 +394,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_close_busy),
 		cmocka_unit_test(test_exit),
 		cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_refused),
 	};
 	int played = scene_play(plays, sizeof(plays) / sizeof(plays[0]), argc,
 				argv);
