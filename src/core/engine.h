@@ -180,6 +180,7 @@ struct mkw__fault {
 	bool suspect, sure;
 	bool stale;			/* and that is how it was answered */
 	bool in_grace;			/* pager->grace has it */
+	bool kept;			/* one of pager->kept_faults */
 	uint64_t takes_read, takes;	/* the engine's; the inode's */
 	uint64_t grace_batch, grace_end_ns;
 	bool parked;			/* ever */
@@ -207,6 +208,8 @@ enum mkw__fault_end {
 };
 
 #define MKW__FAULT_BUCKETS 64u
+/* In-thread faults in grace, at once. */
+#define MKW__KEPT_FAULTS 16u
 
 /* Faults on one page in a row, for the grace of losers. */
 struct mkw__recent {
@@ -228,6 +231,11 @@ struct mkw__pager {
 	struct mkw__fault_list grace;	/* in the order in which it ends */
 	struct mkw__fault_list active[MKW__FAULT_BUCKETS];
 	struct mkw__recent recent[MKW__FAULT_BUCKETS];
+	/* The same of the in-thread faults; what those in grace are, and free
+	 * ones to become such; QUEUE mutex. */
+	struct mkw__recent recent_in_thread[MKW__FAULT_BUCKETS];
+	struct mkw__fault_list kept, kept_free;
+	struct mkw__fault kept_faults[MKW__KEPT_FAULTS];
 	/* Readahead's ring of wishes, its reads in flight, and who waits for the
 	 * end of either; QUEUE mutex. */
 	struct mkw__ra_req wish[MKW__RA_WISHES];
@@ -480,6 +488,8 @@ void mkw__ra_advise(struct mkw__inode *in, enum mkw_advice advice);
 
 /* ---- fault.c, pager.c ------------------------------------------------- */
 
+/* After so many faults in a row on one page an access gets a grace time. */
+#define MKW__LOSSES_MAX 16u
 /* Runs a fault from its start. FAULT_PARKED: *f is not the caller's any more. */
 enum mkw__fault_end mkw__fault_run(struct mkw__fault *f);
 /* Ends a grace in which the access did not come again. */
@@ -492,6 +502,13 @@ void mkw__fault_on_error(struct mkw__inode *in,
 
 /* What the pager does with an end that came to it in a callback. */
 void mkw__pager_finish(struct mkw__fault *f, enum mkw__fault_end end);
+/*
+ * For an in-thread fault that is to be run: *f, or what it was copied to, since its
+ * page has been lost so often that it will need a grace.
+ */
+struct mkw__fault *mkw__pager_prepare(struct mkw__fault *f);
+/* Such a fault has ended: it is kept in grace, or not needed any more. */
+void mkw__pager_keep(struct mkw__fault *f, enum mkw__fault_end end);
 int mkw__pager_start(struct mkw_engine *e);
 void mkw__pager_stop(struct mkw_engine *e);
 

@@ -46,16 +46,10 @@
  * again and again within a short time has its ticket kept, too: nobody can take it
  * away for that moment (G3). And it goes ahead of those who wait for its page: an
  * access across a page border needs two, and the second page's fault would else
- * stand behind who waits for the first's grace to end. Only the pager does so:
- * in its own thread an access to one page follows its fault at once. (One that needs
- * two pages does not, and is not bounded there: doc/DESIGN.md, G3.)
- *
- * Failure (G6). A page that the pager cannot get is poisoned, which the kernel
- * turns into SIGBUS, and which only moves the fault: the handler runs it again, in
- * the accessing thread, as it does those of in-thread mappings. There it is
- * served after all (what failed may have healed; a load can have a page that a
- * store could not), or its error is known to the thread, and the file's callback
- * is asked, with nothing held.
+ * stand behind who waits for the first's grace to end. An access whose fault is
+ * served in its own thread follows it at once, so it loses a page rarely, but for one
+ * that needs two pages: then its fault is one of a few that the pager keeps, and ends,
+ * like its own (mkw__pager_prepare()).
  *
  * Lock discipline: the table of mappings is held shared from the look-up until
  * the page-table call has returned, so that the address stays the mapping's.
@@ -73,8 +67,6 @@ enum {
 	STEP_WAKE,		/* resolved, or up to the kernel: wake it */
 };
 
-/* After so many faults in a row on one page an access gets a grace time. */
-#define LOSSES_MAX 16u
 /* A page-table call found no memory so often: the access fails. */
 #define STALLS_MAX 1000u
 
@@ -154,7 +146,7 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	f->first = idx;
 	f->end = idx + 1;
 	/* An access may need two pages: one's grace must serve for both. */
-	if (f->losses >= LOSSES_MAX &&
+	if (f->losses >= MKW__LOSSES_MAX &&
 	    mkw__range_trylock_ahead(rl, &f->ticket, idx << shift,
 				     (idx + 1) << shift, false))
 		return true;
@@ -560,7 +552,7 @@ static enum mkw__fault_end finish(struct mkw__fault *f, enum mkw__fault_end end)
 /* The access has been let through. */
 static enum mkw__fault_end let_through(struct mkw__fault *f)
 {
-	if (f->stale || f->losses >= LOSSES_MAX)
+	if (f->stale || f->losses >= MKW__LOSSES_MAX)
 		return FAULT_GRACE;
 	return finish(f, FAULT_DONE);
 }
@@ -755,10 +747,11 @@ void mkw__fault_on_error(struct mkw__inode *in,
 
 enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 {
-	struct mkw__fault f = { .addr = addr,
-				.write = write,
-				.in_thread = true,
-				.resume = resume_in_thread };
+	struct mkw__fault own = { .addr = addr,
+				  .write = write,
+				  .in_thread = true,
+				  .resume = resume_in_thread };
+	struct mkw__fault *f = &own;
 	struct mkw__range_req table;
 	struct mkw__inode *in = NULL;
 	const struct mkw__map *m;
@@ -774,23 +767,26 @@ enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 		in = m->inode;
 		mkw__inode_pin(in);
 		off = m->off + (addr - m->addr);
-		f.engine = in->engine;
-		f.mmu = m->mmu;
-		mkw__count(&f.engine->count.inline_faults, m->in_thread);
+		own.engine = in->engine;
+		own.mmu = m->mmu;
+		mkw__count(&own.engine->count.inline_faults, m->in_thread);
 	}
 	mkw__map_table_unlock(&table);
 	if (!m)
 		return MKW__OS_FOREIGN;
 
-	f.born_ns = mkw__os_now_ns();
-	mkw__count(&f.engine->count.faults, 1);
-	mkw__count(&f.engine->count.write_faults, write);
-	while ((end = mkw__fault_run(&f)) == FAULT_PARKED) {
-		mkw__os_event_wait(&f.event);
-		mkw__os_event_reset(&f.event);
+	own.born_ns = mkw__os_now_ns();
+	mkw__count(&own.engine->count.faults, 1);
+	mkw__count(&own.engine->count.write_faults, write);
+	f = mkw__pager_prepare(&own);
+	while ((end = mkw__fault_run(f)) == FAULT_PARKED) {
+		mkw__os_event_wait(&f->event);
+		mkw__os_event_reset(&f->event);
 	}
+	own.error = f->error;
+	mkw__pager_keep(f, end);
 	if (end == FAULT_FAIL)
-		return ask(in, &f, off);
+		return ask(in, &own, off);
 	mkw__inode_unpin(in);
-	return end == FAULT_DONE ? MKW__OS_RETRY : MKW__OS_FOREIGN;
+	return end == FAULT_FOREIGN ? MKW__OS_FOREIGN : MKW__OS_RETRY;
 }

@@ -96,29 +96,85 @@ static void end_graces(struct mkw__pager *p)
 		f->in_grace = false;
 		mkw__pager_finish(f, mkw__fault_end_grace(f));
 	}
+	mkw__mutex_lock(&p->queue);
+	while ((f = TAILQ_FIRST(&p->kept)) && f->grace_end_ns <= now) {
+		TAILQ_REMOVE(&p->kept, f, link);
+		mkw__mutex_unlock(&p->queue);
+		mkw__fault_end_grace(f);
+		mkw__mutex_lock(&p->queue);
+		TAILQ_INSERT_HEAD(&p->kept_free, f, link);
+	}
+	mkw__mutex_unlock(&p->queue);
 }
 
 /* How long the loop may sleep. */
 static uint64_t grace_left_ns(struct mkw__pager *p)
 {
 	struct mkw__fault *f = TAILQ_FIRST(&p->grace);
-	uint64_t now;
+	uint64_t now, end = f ? f->grace_end_ns : UINT64_MAX;
 
-	if (!f)
-		return UINT64_MAX;
+	mkw__mutex_lock(&p->queue);
+	f = TAILQ_FIRST(&p->kept);
+	if (f)
+		end = mkw__min(end, f->grace_end_ns);
+	mkw__mutex_unlock(&p->queue);
+	if (end == UINT64_MAX)
+		return end;
 	now = mkw__os_now_ns();
-	return f->grace_end_ns > now ? f->grace_end_ns - now : 0;
+	return end > now ? end - now : 0;
 }
 
 /* How many faults this page has had, each soon after the one before. */
-static unsigned losses(struct mkw__pager *p, uint64_t page, uint64_t now)
+static unsigned losses(struct mkw__recent recent[MKW__FAULT_BUCKETS],
+		       uint64_t page, uint64_t now)
 {
-	struct mkw__recent *r = &p->recent[page % MKW__FAULT_BUCKETS];
+	struct mkw__recent *r = &recent[page % MKW__FAULT_BUCKETS];
 
 	if (r->page != page || now - r->last_ns > LOSS_NS)
 		*r = (struct mkw__recent){ .page = page };
 	r->last_ns = now;
 	return r->faults++;
+}
+
+struct mkw__fault *mkw__pager_prepare(struct mkw__fault *f)
+{
+	struct mkw_engine *e = f->engine;
+	struct mkw__pager *p = &e->pager;
+	struct mkw__fault *kept = NULL;
+	unsigned lost;
+
+	mkw__mutex_lock(&p->queue);
+	lost = losses(p->recent_in_thread, f->addr >> e->page_shift, f->born_ns);
+	if (lost >= MKW__LOSSES_MAX)
+		kept = TAILQ_FIRST(&p->kept_free);
+	if (kept)
+		TAILQ_REMOVE(&p->kept_free, kept, link);
+	mkw__mutex_unlock(&p->queue);
+	if (!kept)
+		return f;
+	*kept = *f;
+	kept->losses = lost;
+	kept->kept = true;
+	return kept;
+}
+
+void mkw__pager_keep(struct mkw__fault *f, enum mkw__fault_end end)
+{
+	struct mkw__pager *p = &f->engine->pager;
+
+	if (!f->kept)
+		return;
+	mkw__mutex_lock(&p->queue);
+	if (end == FAULT_GRACE) {
+		f->grace_end_ns = mkw__os_now_ns() + GRACE_NS;
+		TAILQ_INSERT_TAIL(&p->kept, f, link);
+	} else {
+		TAILQ_INSERT_HEAD(&p->kept_free, f, link);
+	}
+	mkw__mutex_unlock(&p->queue);
+	/* It sleeps no longer than the grace. */
+	if (end == FAULT_GRACE)
+		mkw__os_loop_kick(p->loop);
 }
 
 static void on_fault(void *arg, const struct mkw__os_fault *msg)
@@ -154,7 +210,7 @@ static void on_fault(void *arg, const struct mkw__os_fault *msg)
 				  .wp = msg->wp,
 				  .takes_read = p->takes_read,
 				  .resume = resume,
-				  .losses = losses(p, page, now),
+				  .losses = losses(p->recent, page, now),
 				  .born_ns = now };
 	TAILQ_INSERT_TAIL(b, f, active);
 	mkw__pager_finish(f, mkw__fault_run(f));
@@ -203,6 +259,10 @@ int mkw__pager_start(struct mkw_engine *e)
 	TAILQ_INIT(&p->free);
 	TAILQ_INIT(&p->grace);
 	TAILQ_INIT(&p->read_waiters);
+	TAILQ_INIT(&p->kept);
+	TAILQ_INIT(&p->kept_free);
+	for (unsigned i = 0; i < MKW__KEPT_FAULTS; i++)
+		TAILQ_INSERT_TAIL(&p->kept_free, &p->kept_faults[i], link);
 	for (unsigned i = 0; i < MKW__FAULT_BUCKETS; i++)
 		TAILQ_INIT(&p->active[i]);
 	for (unsigned i = 0; i < MKW__PAGER_FAULTS; i++)

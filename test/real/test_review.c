@@ -1105,6 +1105,7 @@ static void test_load_across_pages(void **state)
 	T(test_seek_beside_writeback), T(test_syncs_wait_without_buffers), \
 	T(test_fault_waits_for_a_sync), \
 	T(test_writers_wait_for_the_flusher), T(test_last_unmap_tells), \
+	T(test_load_across_pages), \
 	T(test_flush_error_for_all), T(test_load_among_punches)
 
 static int run_pager(const char *name)
@@ -1112,7 +1113,7 @@ static int run_pager(const char *name)
 	/* Fills are asynchronous, failures are poison, losers get a grace. */
 	const struct CMUnitTest tests[] = {
 		COMMON, T(test_poison_of_another_file),
-		T(test_poison_of_a_good_page), T(test_load_across_pages)
+		T(test_poison_of_a_good_page)
 	};
 
 	return cmocka_run_group_tests_name(name, tests, NULL, NULL);
