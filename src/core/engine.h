@@ -109,6 +109,7 @@ struct mkw__inode {
 	unsigned users;			/* POOL mutex; the last under FILES */
 	unsigned pins;			/* POOL mutex, with dead and drained */
 	bool dead;
+	bool verified;			/* POOL mutex; engine.c */
 	struct mkw__os_event drained;
 
 	struct mkw__range_lock iolock;

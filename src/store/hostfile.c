@@ -3,9 +3,9 @@
  * hostfile.c: a file of the host as a store.
  *
  * Two descriptors of the same file. `fd` goes through the kernel's page cache
- * and is always there; it carries the flock and everything that is no read or
- * write. `direct_fd` has O_DIRECT, where the file system gives it, and moves
- * all that is aligned.
+ * and is always there; it carries everything that is no read or write.
+ * `direct_fd` has O_DIRECT, where the file system gives it, moves all that is
+ * aligned, and carries the flock.
  *
  * What is not aligned: the end of the file inside its last block is read and
  * written by `fd`. (By O_DIRECT the write would have to cover the whole block,
@@ -218,19 +218,25 @@ static void submit(struct mkw__store *st, struct mkw__os_loop *l,
 
 /* ---- the file as a whole ---------------------------------------------- */
 
+/*
+ * The lock is on the description that asynchronous writes go through: the kernel
+ * ends those of a killed process after the process, and whoever has the file next
+ * must not get it before.
+ */
 static int own(struct mkw__store *st)
 {
 	int how = (st->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
+	struct hostfile *h = hostfile(st);
 	struct stat now;
 
-	while (flock(hostfile(st)->fd, how)) {
+	while (flock(h->direct_fd >= 0 ? h->direct_fd : h->fd, how)) {
 		if (errno == EWOULDBLOCK)
 			return -EBUSY;
 		if (errno != EINTR)
 			return -errno;
 	}
 	/* Whoever had it before may have changed its length since open(). */
-	if (fstat(hostfile(st)->fd, &now))
+	if (fstat(h->fd, &now))
 		return -errno;
 	st->len = (uint64_t)now.st_size;
 	return 0;

@@ -901,9 +901,11 @@ static void test_planted(void **state)
 		{ BUFFER_LEAKS, OP(cold), OP(load),
 		  { .points = FAULT_STORE, .err = -EIO }, NULL },
 		{ POISON_STAYS, OP(cold), OP(load),
-		  { .points = FAULT_STORE, .err = -EIO }, NULL },
+		  { .points = FAULT_STORE, .err = -EIO, .persistent = true },
+		  NULL },
 		{ NOTHING, OP(cold), OP(load),
-		  { .points = FAULT_STORE, .err = -EIO }, "FILL_ERROR_ZEROS" },
+		  { .points = FAULT_STORE, .err = -EIO, .persistent = true },
+		  "FILL_ERROR_ZEROS" },
 		{ NOTHING, OP(warm), OP(truncate_down),
 		  { .points = FAULT_STORE, .err = -EIO }, "TRUNCATE_KEEPS_TAIL" },
 	};
