@@ -43,6 +43,11 @@ static const struct maker *find_maker(const char *fstype)
 	return NULL;
 }
 
+bool mkw__image_known(const char *fstype)
+{
+	return find_maker(fstype) != NULL;
+}
+
 static int fail(char *why, size_t size, const char *what)
 {
 	snprintf(why, size, "%s: %s", what, strerror(errno));
@@ -138,6 +143,9 @@ int mkw__image_format(const char *fstype, char *why, size_t size)
 	char path[4096];
 	int fd;
 
+	/* It has no device. */
+	if (!maker->command[0])
+		return open("/dev/null", O_RDWR | O_CLOEXEC);
 	snprintf(path, sizeof(path), "%s/mkwrite-image-XXXXXX",
 		 tmp ? tmp : "/tmp");
 	fd = mkostemp(path, O_CLOEXEC);

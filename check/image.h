@@ -17,6 +17,8 @@ struct image {
 	bool mounted;
 };
 
+/* Is it a type that can be made here? */
+bool mkw__image_known(const char *fstype);
 /* May there be images of that type? 0, or -1 with the reason in why. */
 int mkw__image_possible(const char *fstype, char *why, size_t size);
 /* The process gets a mount namespace of its own. 0, or -1 and why. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "check/fsname.h"
+#include "check/image.h"
 #include "check/interrupt.h"
 #include "check/report.h"
 #include "check/windows/slow.h"
@@ -134,51 +135,106 @@ static bool counts(const struct options *o, const struct column *col)
 	       !mkw__check_targets[1];
 }
 
-int mkw__check_main(int argc, char **argv)
-{
-	static struct column cols[COLUMNS_MAX];
+struct session {
+	const char *self;
 	struct options o;
-	unsigned n = 0, windows = 0;
-	int status = mkw__check_parse(argc, argv, &o);
-	bool dirty = false, fits = true;
+	struct column cols[COLUMNS_MAX];
+	unsigned n;
+	bool fits;		/* the environment allows it all */
+};
 
-	if (status != EXIT_CLEAN)
-		return status < 0 ? EXIT_CLEAN : status;
-	if (o.list) {
-		mkw__check_list();
-		return EXIT_CLEAN;
-	}
-	o.cfg.progress = isatty(STDERR_FILENO);
+/* All targets that were asked for, on the directory. fs: of --fs, or NULL. */
+static void run_dir(struct session *s, const char *fs)
+{
+	unsigned windows = 0;
+
 	while (mkw__windows[windows].name)
 		windows++;
-	mkw__check_catch(NULL);
-	for (unsigned i = 0; mkw__check_targets[i] && fits; i++) {
-		if (o.target && o.target != mkw__check_targets[i])
+	for (unsigned i = 0; mkw__check_targets[i] && s->fits; i++) {
+		struct column *col = &s->cols[s->n];
+
+		if (s->n == COLUMNS_MAX ||
+		    (s->o.target && s->o.target != mkw__check_targets[i]))
 			continue;
 		if (mkw__check_interrupted()) {
 			fprintf(stderr, "%s: interrupted; %s was not checked\n",
-				argv[0], mkw__check_targets[i]->name);
-			fits = false;
+				s->self, mkw__check_targets[i]->name);
+			s->fits = false;
 			break;
 		}
-		o.cfg.target_ops = mkw__check_targets[i];
-		memset(&cols[n], 0, sizeof(cols[n]));
-		cols[n].wins = calloc(windows, sizeof(*cols[n].wins));
-		if (!cols[n].wins)
+		s->o.cfg.target_ops = mkw__check_targets[i];
+		*col = (struct column){ .n_wins = 0 };
+		col->wins = calloc(windows, sizeof(*col->wins));
+		if (!col->wins)
 			break;
-		fits = run_column(argv[0], &o, &cols[n]);
-		if (fits || cols[n].n_wins)
-			n++;
+		s->fits = run_column(s->self, &s->o, col);
+		/* Of the engine's columns each is on another file system. */
+		if (fs && col->engine)
+			snprintf(col->label, sizeof(col->label), "mkwrite %s", fs);
+		if (s->fits || col->n_wins)
+			s->n++;
+		else
+			free(col->wins);
 	}
+}
+
+/* A fresh file system of each type. */
+static void run_fs(struct session *s)
+{
+	for (unsigned i = 0; i < s->o.n_fs && s->fits; i++) {
+		const char *fs = s->o.fs[i];
+		struct image im = { .mounted = false };
+		char why[256], path[64];
+		int fd = -1;
+
+		progress(&s->o, fs, "making it");
+		if (!mkw__image_possible(fs, why, sizeof(why)) &&
+		    !mkw__image_namespace(why, sizeof(why)))
+			fd = mkw__image_format(fs, why, sizeof(why));
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (fd < 0 || mkw__image_mount(&im, path, fs, why, sizeof(why))) {
+			fprintf(stderr, "%s: --fs %s: %s\n", s->self, fs, why);
+			s->fits = false;
+		} else {
+			s->o.cfg.dir = im.mount;
+			run_dir(s, fs);
+		}
+		mkw__image_unmount(&im);
+		if (fd >= 0)
+			close(fd);
+	}
+	s->o.cfg.dir = NULL;
+}
+
+int mkw__check_main(int argc, char **argv)
+{
+	static struct session s;
+	bool dirty = false;
+	int status = mkw__check_parse(argc, argv, &s.o);
+
+	if (status != EXIT_CLEAN)
+		return status < 0 ? EXIT_CLEAN : status;
+	if (s.o.list) {
+		mkw__check_list();
+		return EXIT_CLEAN;
+	}
+	s.self = argv[0];
+	s.n = 0;
+	s.fits = true;
+	s.o.cfg.progress = isatty(STDERR_FILENO);
+	mkw__check_catch(NULL);
+	if (s.o.n_fs)
+		run_fs(&s);
+	else
+		run_dir(&s, NULL);
 	mkw__check_uncatch();
-	status = report(argv[0], &o, cols, n);
-	for (unsigned i = 0; i < n; i++) {
-		dirty |= counts(&o, &cols[i]) && !mkw__column_clean(&cols[i], &o);
-		free(cols[i].wins);
+	status = report(argv[0], &s.o, s.cols, s.n);
+	for (unsigned i = 0; i < s.n; i++) {
+		dirty |= counts(&s.o, &s.cols[i]) &&
+			 !mkw__column_clean(&s.cols[i], &s.o);
+		free(s.cols[i].wins);
 	}
-	if (!fits)
-		status = EXIT_USAGE;
-	if (status == EXIT_CLEAN && dirty)
-		status = EXIT_ANOMALY;
-	return status;
+	if (!s.fits)
+		return EXIT_USAGE;
+	return status == EXIT_CLEAN && dirty ? EXIT_ANOMALY : status;
 }

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "check/image.h"
 #include "check/mix.h"
 
 struct option_def {
@@ -84,6 +85,22 @@ static bool take_window(struct options *o, const char *value)
 	o->windows = windows;
 	o->random = false;
 	return windows != 0;
+}
+
+static bool take_fs(struct options *o, const char *value)
+{
+	char *save = NULL, *name;
+
+	if (strlen(value) >= sizeof(o->fs_names))
+		return false;
+	strcpy(o->fs_names, value);
+	for (name = strtok_r(o->fs_names, ",", &save); name;
+	     name = strtok_r(NULL, ",", &save)) {
+		if (o->n_fs == FS_MAX || !mkw__image_known(name))
+			return false;
+		o->fs[o->n_fs++] = name;
+	}
+	return o->n_fs > 0;
 }
 
 static bool take_model(struct options *o, const char *value)
@@ -195,6 +212,8 @@ static const struct option_def defs[] = {
 	{ "list", NULL, "the windows", take_list, NULL, false },
 	{ "window", "NAME,...", "only these, and no random run; none: only that",
 	  take_window, "the name of a window (see --list), or none", false },
+	{ "fs", "TYPE,...", "on fresh ones, made on loop devices, in place of DIR",
+	  take_fs, "some of ext4, xfs, btrfs and tmpfs", false },
 	{ "target", "kernel|engine", "only this one", take_target,
 	  "kernel or engine", true },
 	{ "seconds", "N", "of random concurrency for each target [20]",
@@ -236,12 +255,13 @@ static bool have_engine(void)
 
 static void print_usage(const char *self)
 {
-	printf("usage: %s [OPTION...] DIR\n\n"
+	printf("usage: %s [OPTION...] DIR\n"
+	       "       %s [OPTION...] --fs TYPE,...\n\n"
 	       "Which races between mapped, buffered and direct access does the file\n"
 	       "system of DIR have? First windows, which are races held open on purpose,\n"
 	       "then one file is hammered from several threads in every way at once, and\n"
 	       "the history of each word is judged%s. Nothing is left in DIR.\n\n",
-	       self, have_engine() ? ": the kernel's file system, and then\n"
+	       self, self, have_engine() ? ": the kernel's file system, and then\n"
 				     "the engine on it" : "");
 	for (unsigned i = 0; i < DEFS; i++) {
 		char left[40];
@@ -328,6 +348,9 @@ int mkw__check_parse(int argc, char **argv, struct options *o)
 	}
 	if (o->list)
 		return EXIT_CLEAN;
+	if (o->n_fs)
+		return optind == argc ? EXIT_CLEAN :
+		       bad_line(self, "--fs takes no directory");
 	if (optind == argc)
 		return bad_line(self, "name a directory on the file system to "
 				      "be checked");

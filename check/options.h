@@ -15,6 +15,10 @@ struct options {
 	struct check_config cfg;
 	const struct target_ops *target;	/* only this one; NULL: all */
 	const char *json, *junit;
+	/* File systems to be made, rather than a directory. */
+	char fs_names[128];
+	const char *fs[FS_MAX];
+	unsigned n_fs;
 	/* Which windows: bits of mkw__windows[]. */
 	uint64_t windows;
 	bool random;

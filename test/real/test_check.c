@@ -668,6 +668,8 @@ static void command_line(void **state)
 	assert_int_equal(COMMAND("--list"), 0);
 	assert_int_equal(COMMAND("--window", "door", "."), 2);
 	assert_int_equal(COMMAND("--model", "posix", "."), 2);
+	assert_int_equal(COMMAND("--fs", "ext4,fat", "."), 2);
+	assert_int_equal(COMMAND("--fs", "ext4", "."), 2);
 	assert_int_equal(COMMAND("--profile", "dull", "."), 2);
 	assert_int_equal(COMMAND("--mem", "1M", "."), 2);
 
