@@ -20,7 +20,7 @@
 
 #define IOS_MAX 128u
 
-enum op_kind { OP_READ, OP_WRITE, OP_TAKE };
+enum op_kind { OP_READ, OP_WRITE, OP_TAKE, OP_RELEASE };
 
 /* A piece of work under way, of whoever. */
 struct op {
@@ -39,6 +39,7 @@ struct sim_disk {
 	struct op *ops;
 	bool owned, strict;
 	unsigned fail_read, fail_write;
+	uint64_t used, space;	/* blocks: allocated, and at most; 0: any */
 };
 
 struct store {
@@ -86,6 +87,16 @@ static void grow(struct sim_disk *d, uint64_t len)
 	d->capacity = blocks;
 }
 
+/* False: the disk is full. */
+static bool set_allocated(struct sim_disk *d, uint64_t block, bool on)
+{
+	if (on && !d->allocated[block] && d->space && d->used >= d->space)
+		return false;
+	d->used += (uint64_t)on - d->allocated[block];
+	d->allocated[block] = on;
+	return true;
+}
+
 struct sim_disk *sim_disk_create(uint64_t len)
 {
 	struct sim_disk *d = sim_machine_alloc(sizeof(*d));
@@ -110,7 +121,7 @@ uint64_t sim_disk_peek(struct sim_disk *d, uint64_t off)
 void sim_disk_poke(struct sim_disk *d, uint64_t off, uint64_t value)
 {
 	memcpy(d->data + off, &value, sizeof(value));
-	d->allocated[off / SIM_BLOCK] = 1;
+	set_allocated(d, off / SIM_BLOCK, true);
 }
 
 bool sim_disk_allocated(struct sim_disk *d, uint64_t off)
@@ -133,6 +144,11 @@ void sim_disk_fail_write(struct sim_disk *d, unsigned nth)
 	d->fail_write = nth;
 }
 
+void sim_disk_space_left(struct sim_disk *d, uint64_t blocks)
+{
+	d->space = blocks == UINT64_MAX ? 0 : d->used + blocks;
+}
+
 void sim_disk_strict(struct sim_disk *d, bool on)
 {
 	d->strict = on;
@@ -140,7 +156,8 @@ void sim_disk_strict(struct sim_disk *d, bool on)
 
 /* ---- the contract of store.h ------------------------------------------ */
 
-static const char *const kind_names[] = { "read", "write", "punch, zero or resize" };
+static const char *const kind_names[] = { "read", "write", "punch, zero or resize",
+					"release" };
 
 /* The blocks that op touches, as they would collide. */
 static bool collide(const struct op *a, const struct op *b, bool strict)
@@ -149,6 +166,8 @@ static bool collide(const struct op *a, const struct op *b, bool strict)
 		return false;
 	if (a->kind == OP_WRITE && b->kind == OP_WRITE)
 		return true;
+	if (a->kind == OP_RELEASE || b->kind == OP_RELEASE)
+		return strict && a->kind != OP_READ && b->kind != OP_READ;
 	return strict && (a->kind == OP_TAKE || b->kind == OP_TAKE);
 }
 
@@ -207,12 +226,14 @@ static void platter_read(struct sim_disk *d, uint64_t off, char *buf, size_t n)
 		memcpy(buf, d->data + off, inside);
 }
 
-static void platter_write(struct sim_disk *d, uint64_t off, const char *buf,
-			  size_t n)
+static int platter_write(struct sim_disk *d, uint64_t off, const char *buf,
+			 size_t n)
 {
+	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + n; b++)
+		if (!set_allocated(d, b, true))
+			return -ENOSPC;
 	memcpy(d->data + off, buf, n);
-	memset(d->allocated + off / SIM_BLOCK, 1,
-	       (off + n + SIM_BLOCK - 1) / SIM_BLOCK - off / SIM_BLOCK);
+	return 0;
 }
 
 static void platter_clear(struct sim_disk *d, uint64_t off, uint64_t n)
@@ -248,12 +269,13 @@ static void request_move(unsigned i)
 	}
 	n = some_blocks(off, r->io->len - r->moved);
 	if (r->io->write)
-		platter_write(r->disk, off, (char *)r->io->buf + r->moved, n);
+		r->res = platter_write(r->disk, off,
+				       (char *)r->io->buf + r->moved, n);
 	else
 		platter_read(r->disk, off, (char *)r->io->buf + r->moved, n);
 	sim_trace(r->io->write ? ".disk: writes [%llu, %llu)" :
 				 ".disk: reads [%llu, %llu)", off, off + n, 0);
-	r->moved += n;
+	r->moved = r->res ? r->io->len : r->moved + n;
 }
 
 static void device_main(void *arg)
@@ -326,10 +348,10 @@ static int move(struct sim_disk *d, bool write, uint64_t off, char *buf,
 				 ".reads [%llu, %llu) from the store",
 			 off + done, off + done + n, 0);
 		if (write)
-			platter_write(d, off + done, block, n);
+			err = platter_write(d, off + done, block, n);
 		else
 			platter_read(d, off + done, block, n);
-		if (!write)
+		if (!write && !err)
 			err = mkw__os_user_write(buf + done, block, n);
 	}
 	return err;
@@ -392,7 +414,8 @@ static int store_resize(struct mkw__store *st, uint64_t len)
 		/* The last block keeps its head. */
 		keep = (len + SIM_BLOCK - 1) / SIM_BLOCK;
 		memset(d->data + len, 0, old - len);
-		memset(d->allocated + keep, 0, d->capacity - keep);
+		while (keep < d->capacity)
+			set_allocated(d, keep++, false);
 	}
 	d->len = len;
 	sim_step(".store resize ends", 0, 0, 0);
@@ -407,22 +430,24 @@ static int take(struct mkw__store *st, const char *what, uint64_t off,
 	struct sim_disk *d = ((struct store *)st)->disk;
 	uint64_t at = off, end = off + len;
 	struct op op;
+	int err = 0;
 
 	sim_step(what, off, end, 0);
 	op_begin(d, &op, OP_TAKE, off, end);
-	while (at < end) {
+	while (at < end && !err) {
 		uint64_t n = some_blocks(at, end - at);
 
 		sim_step(".store zeroes [%llu, %llu)", at, at + n, 0);
 		platter_clear(d, at, n);
 		for (uint64_t b = (at + SIM_BLOCK - 1) / SIM_BLOCK;
 		     (b + 1) * SIM_BLOCK <= at + n; b++)
-			d->allocated[b] = allocated;
+			if (!set_allocated(d, b, allocated))
+				err = -ENOSPC;
 		at += n;
 	}
 	sim_step(".and is done with it", 0, 0, 0);
 	op_end(d, &op);
-	return 0;
+	return err;
 }
 
 static int store_punch(struct mkw__store *st, uint64_t off, uint64_t len)
@@ -441,8 +466,56 @@ static int store_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
 
 	sim_step("store allocate of [%llu, %llu)", off, off + len, 0);
 	grow(d, off + len);
-	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + len; b++)
-		d->allocated[b] = 1;
+	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + len; b++) {
+		if (!set_allocated(d, b, true)) {
+			sim_step(".the disk is full", 0, 0, 0);
+			return -ENOSPC;
+		}
+		if (sim_env_random(4) == 0)
+			sim_step(".allocated block %llu", b, 0, 0);
+	}
+	sim_step(".store allocate ends", 0, 0, 0);
+	return 0;
+}
+
+/* One run at a time, often not all of it; what it says may be old when it ends. */
+static int store_blocks(struct mkw__store *st, uint64_t off, uint64_t end,
+			struct mkw__run *run)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	uint64_t b = off / SIM_BLOCK, stop = (end + SIM_BLOCK - 1) / SIM_BLOCK;
+
+	sim_step("store: where are blocks of [%llu, %llu)?", off, end, 0);
+	grow(d, end);
+	while (b < stop && !d->allocated[b])
+		b++;
+	run->off = b * SIM_BLOCK > off ? b * SIM_BLOCK : off;
+	while (b < stop && d->allocated[b])
+		b++;
+	run->end = b * SIM_BLOCK < end ? b * SIM_BLOCK : end;
+	run->shared = false;
+	if (run->off >= end)
+		run->off = run->end = end;
+	sim_step(".store: of [%llu, %llu)", run->off, run->end, 0);
+	return 0;
+}
+
+static int store_release(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	struct op op;
+
+	sim_step("store release of [%llu, %llu)", off, off + len, 0);
+	op_begin(d, &op, OP_RELEASE, off, off + len);
+	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + len; b++) {
+		for (unsigned i = 0; i < SIM_BLOCK; i++)
+			if (d->data[b * SIM_BLOCK + i])
+				sim_violation("store: release of block %llu by %s, and it has data",
+					      (unsigned long long)b, op.who);
+		set_allocated(d, b, false);
+	}
+	sim_step(".store release ends", 0, 0, 0);
+	op_end(d, &op);
 	return 0;
 }
 
@@ -480,6 +553,8 @@ static const struct mkw__store_ops ops = {
 	.punch = store_punch,
 	.zero = store_zero,
 	.allocate = store_allocate,
+	.blocks = store_blocks,
+	.release = store_release,
 	.seek = store_seek,
 	.close = store_close,
 };
@@ -494,8 +569,8 @@ struct mkw__store *sim_disk_store(struct sim_disk *d)
 	*s = (struct store){
 		.st = {
 			.ops = &ops, .len = d->len, .direct_align = SIM_BLOCK,
-			.memory_align = 1, .direct = true, .dev = 1,
-			.ino = ino,
+			.memory_align = 1, .block = SIM_BLOCK, .reserves = true,
+			.direct = true, .dev = 1, .ino = ino,
 		},
 		.disk = d, .open = true,
 	};

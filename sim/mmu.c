@@ -792,10 +792,9 @@ int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr)
 		return -ENOENT;
 	if (vp->index >= vp->fr->pages)
 		return -EFAULT;
+	/* What is there is zapped first, and a marker lifted. */
 	if (sim_config()->old_kernel)
 		vp->barred = true;
-	else if (vp->pte != PTE_NONE)
-		return -EEXIST;
 	else
 		vp->pte = PTE_POISON;
 	mkw__os_wake(mmu, addr, psize());

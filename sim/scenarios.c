@@ -400,6 +400,85 @@ static void append_vs_append(void)
 	stage_close();
 }
 
+/* ---- space --------------------------------------------------------------- */
+
+/* Stores and writes into holes. */
+static void hole_storer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2 * rounds; i++) {
+		unsigned w = word_of_page((unsigned)sim_random(stage.pages));
+
+		switch (sim_random(8)) {
+		case 0:
+			stage_write(w, 1, 0);
+			break;
+		case 1:
+			stage_write(w, 1 + (unsigned)sim_random(stage.words - w),
+				    0);
+			break;
+		case 2:
+			stage_write(w & ~(SIM_BLOCK / 8 - 1), SIM_BLOCK / 8,
+				    MKW_DIRECT);
+			break;
+		case 3:
+			stage_load(map1, w);
+			break;
+		default:
+			stage_store(sim_random(2) ? map0 : map1, w);
+			break;
+		}
+	}
+}
+
+static void hole_puncher(void *arg)
+{
+	unsigned page = (unsigned)sim_random(stage.pages);
+
+	(void)arg;
+	stage_punch(page * stage.words_per_page,
+		    (1 + (unsigned)sim_random(stage.pages - page)) *
+			    stage.words_per_page);
+	if (variant & 8)
+		stage_punch(word_of_page(page), 1);
+	if (variant & 16)
+		stage_allocate(word_of_page(page), stage.words_per_page / 2);
+}
+
+/*
+ * The disk has room for a part of what is stored. Whoever was let through is on it
+ * after a sync, which no full disk may spoil.
+ */
+static void enospc_at_mkwrite(void)
+{
+	static const struct role roles[] = {
+		{ "storer-1", hole_storer }, { "storer-2", hole_storer },
+		{ "syncer", syncer },
+	};
+
+	set_up(4, sim_random(2) ? 0 : 3 + (unsigned)sim_random(3));
+	/* A load that must be mapped writable for a moment cannot be refused. */
+	stage_fill_disk((unsigned)sim_random(3), stage_options.old_kernel ? 64 :
+			(unsigned)sim_random(3 * stage.page / SIM_BLOCK));
+	play_roles(roles, 2 + (variant & 1));
+	stage_close();
+}
+
+/* What a punch left is not to come back by a reservation. */
+static void mkwrite_vs_punch(void)
+{
+	static const struct role roles[] = {
+		{ "storer", hole_storer }, { "puncher", hole_puncher },
+		{ "syncer", syncer },
+	};
+
+	set_up(4, sim_random(2) ? 0 : 3 + (unsigned)sim_random(3));
+	stage_fill_disk(0, 64);
+	stage.may_lack_space = false;
+	play_roles(roles, 2 + (variant & 1));
+	stage_close();
+}
+
 /* ---- mappings that go, disks that fail ---------------------------------- */
 
 static void remapper(void *arg)
@@ -650,6 +729,10 @@ const struct scenario scenarios[] = {
 	  grow_vs_partial_page, 0, 0 },
 	{ "append-vs-append", "each append gets a place of its own",
 	  append_vs_append, 0, 0 },
+	{ "enospc-at-mkwrite", "stores and writes into holes of a disk that gets full",
+	  enospc_at_mkwrite, 0, 0 },
+	{ "mkwrite-vs-punch", "stores into holes that are punched again",
+	  mkwrite_vs_punch, 0, 0 },
 	{ "unmap-vs-fault", "faults in a mapping that is unmapped",
 	  unmap_vs_fault, 0, 0 },
 	{ "disk-fails", "a read and a write of the disk fail",

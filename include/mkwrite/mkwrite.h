@@ -59,6 +59,26 @@ enum mkw_policy {
 };
 
 /*
+ * When blocks are allocated for stores and writes.
+ *
+ * FAULT       before a store is let through, or a write returns: a full disk is
+ *             met there (SIGBUS or the file's callback; -ENOSPC), never later.
+ *             Blocks are allocated by the MiB, and what nobody has used is given
+ *             back at mkw_sync(), at close, when the file has been idle, and
+ *             before a full disk is reported. The default.
+ * DELAYED     by writeback: a full disk is met there, as with the kernel's
+ *             delayed allocation without its reservation. Cheaper for sparse
+ *             files.
+ * A file system that copies on write cannot promise that a write to an
+ * allocated block finds space, so there FAULT is as good as DELAYED:
+ * mkw_file_info() says so.
+ */
+enum mkw_alloc {
+	MKW_ALLOC_FAULT = 0,
+	MKW_ALLOC_DELAYED = 1,
+};
+
+/*
  * Engine options.
  *   size                sizeof(struct mkw_engine_options)
  *   policy              enum mkw_policy
@@ -68,12 +88,16 @@ enum mkw_policy {
  *   writeback_age_ms    a dirty page is written back after about this many
  *                       milliseconds without a call to mkw_sync();
  *                       0 means 5000
+ *   alloc               enum mkw_alloc
+ *   reserved            0
  */
 struct mkw_engine_options {
 	size_t size;
 	uint32_t policy;
 	uint32_t writeback_age_ms;
 	uint64_t cache_bytes;
+	uint32_t alloc;
+	uint32_t reserved;
 };
 
 #define MKW_ENGINE_OPTIONS_INIT { .size = sizeof(struct mkw_engine_options) }
@@ -126,6 +150,8 @@ int mkw_engine_close(struct mkw_engine *engine);
  *                         their buffer lay in a mapping of the engine
  *   cache_bypasses        pages read or written past a full cache
  *   readahead_pages       of fill_pages, those that nobody waited for yet
+ *   reservations          allocations made ahead of stores and writes;
+ *                         credit_bytes is what of them nobody has used yet
  */
 struct mkw_stats {
 	size_t size;
@@ -152,6 +178,8 @@ struct mkw_stats {
 	uint64_t bounced;
 	uint64_t cache_bypasses;
 	uint64_t readahead_pages;
+	uint64_t reservations;
+	uint64_t credit_bytes;
 };
 
 #define MKW_STATS_INIT { .size = sizeof(struct mkw_stats) }
@@ -312,12 +340,19 @@ int64_t mkw_size(struct mkw_file *file);
  *   direct             1 where the file system gives O_DIRECT; 0: the engine's
  *                      own I/O goes through the kernel's page cache
  *   page_size          the unit of caching and of mappings
+ *   reserves           1 where a store or write that returned has its space;
+ *                      0: with MKW_ALLOC_DELAYED, on file systems that copy on
+ *                      write (btrfs but for files with NOCOW, overlayfs, ...) or
+ *                      cannot allocate, and once the file was seen to share
+ *                      blocks with another (reflink)
  */
 struct mkw_file_info {
 	size_t size;
 	uint32_t direct_align;
 	uint32_t direct;
 	uint64_t page_size;
+	uint32_t reserves;
+	uint32_t reserved;
 };
 
 #define MKW_FILE_INFO_INIT { .size = sizeof(struct mkw_file_info) }

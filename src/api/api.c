@@ -46,11 +46,14 @@ int mkw_engine_open(const struct mkw_engine_options *opt,
 	struct mkw__os_sigmask mask;
 	int r;
 
-	if (!out || (opt && opt->size != sizeof(o)))
+	/* The second is how long it was at first. */
+	if (!out || (opt && opt->size != sizeof(o) &&
+		     opt->size != offsetof(struct mkw_engine_options, alloc)))
 		return -EINVAL;
 	if (opt)
-		o = *opt;
-	if (o.policy > MKW_POLICY_INVALIDATE ||
+		memcpy(&o, opt, opt->size);
+	if (o.reserved || o.alloc > MKW_ALLOC_DELAYED ||
+	    o.policy > MKW_POLICY_INVALIDATE ||
 	    (o.cache_bytes && o.cache_bytes < MKW_CACHE_BYTES_MIN))
 		return -EINVAL;
 	mkw__os_signals_block(&mask);
@@ -351,6 +354,9 @@ int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info)
 	all.direct_align = file->inode->store->direct_align;
 	all.direct = file->inode->store->direct;
 	all.page_size = file->inode->engine->page;
+	all.reserves = mkw__reserve_on(file->inode) &&
+		       !atomic_load_explicit(&file->inode->reserve.shared,
+					     memory_order_relaxed);
 	memcpy(info, &all, mkw__min(size, sizeof(all)));
 	info->size = size;
 	return 0;

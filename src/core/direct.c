@@ -144,6 +144,7 @@ ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t end = off + len;
+	struct mkw__blocks_op op;
 	size_t done = 0, n;
 	int r = 0;
 
@@ -153,6 +154,11 @@ ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
 	if (MKW__MUTANT(DIRECT_DROPS_FRAMES))
 		mkw__hole_drop(in, mkw__page_of(e, off),
 			       mkw__pages_up(e, end));
+	r = mkw__reserve_present(in, mkw__page_of(e, off),
+				 mkw__pages_up(e, end));
+	if (r)
+		return r;
+	mkw__reserve_take(in, &op, off, end);
 	while (done < len && !r) {
 		const void *src = mkw__os_at(buf, done);
 
@@ -166,6 +172,8 @@ ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
 		if (!r)
 			done += n;
 	}
+	mkw__reserve_took(in, &op, off, end,
+			  r ? TOOK_NOTHING_KNOWN : TOOK_ALLOCATED);
 	mkw__map_lift_poison(in, mkw__page_of(e, off), mkw__pages_up(e, end));
 	return done ? (ssize_t)done : r;
 }

@@ -29,6 +29,7 @@ int mkw__engine_open(const struct mkw_engine_options *opt,
 		e->page_shift++;
 	e->process = mkw__os_process();
 	e->policy = opt->policy;
+	e->alloc = opt->alloc;
 	e->writeback_age_ns = (uint64_t)age * 1000000;
 	mkw__mutex_init(&e->files, MKW__RANK_FILES);
 	TAILQ_INIT(&e->inodes);
@@ -49,12 +50,17 @@ int mkw__engine_open(const struct mkw_engine_options *opt,
 	r = mkw__flusher_start(e);
 	if (r)
 		goto close_mmus;
-	r = mkw__pager_start(e);
+	r = mkw__space_start(e);
 	if (r)
 		goto stop_flusher;
+	r = mkw__pager_start(e);
+	if (r)
+		goto stop_space;
 	*out = e;
 	return 0;
 
+stop_space:
+	mkw__space_stop(e);
 stop_flusher:
 	mkw__flusher_stop(e);
 close_mmus:
@@ -81,6 +87,7 @@ int mkw__engine_close(struct mkw_engine *e)
 	if (busy)
 		return -EBUSY;
 	mkw__pager_stop(e);
+	mkw__space_stop(e);
 	mkw__flusher_stop(e);
 	mkw__os_mmu_close(e->mmu_in_thread);
 	mkw__os_mmu_close(e->mmu);
@@ -126,6 +133,8 @@ void mkw__engine_stats(struct mkw_engine *e, struct mkw_stats *st)
 		.reclaim_dropped = get(&c->reclaim_dropped),
 		.bounced = get(&c->bounced),
 		.cache_bypasses = get(&c->cache_bypasses),
+		.reservations = get(&c->reservations),
+		.credit_bytes = get(&c->credit_pages) << e->page_shift,
 	};
 }
 
@@ -182,6 +191,7 @@ static void verify_inode(struct mkw__inode *in, uint64_t *present,
 	for (unsigned i = 0; i < MKW__PAGE_WAIT_BUCKETS; i++)
 		if (!TAILQ_EMPTY(&in->waiters[i]))
 			mkw__os_panic("verify: somebody waits for a page of an idle file");
+	mkw__reserve_verify_locked(in);
 	mkw__mutex_unlock(&in->tree);
 	mkw__excl_unlock(in, &x);
 }

@@ -73,6 +73,45 @@ struct mkw__pool {
 	_Atomic bool missed;		/* the flusher could not get a lock */
 };
 
+/* ---- reservation of space: reserve.c ----------------------------------- */
+
+/* Pages of a chunk at most. */
+#define MKW__CHUNK_PAGES 256u
+
+/* What is known of the blocks of one chunk. TREE mutex, as all of this. */
+struct mkw__chunk {
+	TAILQ_ENTRY(mkw__chunk) link;	/* reserve->known */
+	TAILQ_ENTRY(mkw__chunk) creditor; /* reserve->creditors: has credit */
+	uint64_t number;
+	unsigned credits;		/* pages that are CREDIT */
+	unsigned pins;			/* reservations at work on it */
+	bool live;
+	uint8_t state[MKW__CHUNK_PAGES];
+};
+TAILQ_HEAD(mkw__chunk_list, mkw__chunk);
+
+/* Somebody at work on the blocks of pages [first, end). */
+struct mkw__blocks_op {
+	TAILQ_ENTRY(mkw__blocks_op) link;
+	bool take;			/* else a reservation, of `chunk` */
+	bool release;			/* one that gives back */
+	uint64_t chunk, first, end;
+};
+TAILQ_HEAD(mkw__blocks_ops, mkw__blocks_op);
+
+struct mkw__reserve {
+	_Atomic bool on;		/* store and options have it; never again
+					 * once it is false */
+	_Atomic bool shared;		/* blocks were seen that writing copies */
+	struct mkw__chunk *slots;
+	struct mkw__chunk_list known, creditors;
+	struct mkw__blocks_ops under_way;
+	uint64_t backed_first, backed_end; /* a run of pages with blocks */
+	uint64_t lost_seq;		/* times that blocks may have gone */
+	uint64_t credit_ns;		/* when the last credit was made */
+	_Atomic uint64_t credits;	/* pages; changed under TREE */
+};
+
 /* ---- inode and file --------------------------------------------------- */
 
 /* readahead.c says how it is followed. */
@@ -136,6 +175,8 @@ struct mkw__inode {
 	int wb_error;			/* the last failed writeback's */
 	uint64_t wb_error_seq;		/* how many there were */
 
+	struct mkw__reserve reserve;
+
 	/* mkw_file_on_fault_error() */
 	int (*on_error)(const struct mkw_fault_error *error, void *arg);
 	void *on_error_arg;
@@ -193,6 +234,12 @@ struct mkw__fault {
 	enum { TICKET_NONE, TICKET_WAITS, TICKET_HELD } ticket_state;
 	struct mkw__inode *inode;
 	uint64_t first, end;		/* pages */
+	/* The reservation that was made for it: its answer. */
+	struct {
+		bool asked;
+		uint64_t page;
+		int answer;
+	} space;
 	/* The fill under way. */
 	struct mkw__buf *buf;
 	uint64_t fill_first;
@@ -246,6 +293,14 @@ struct mkw__pager {
 	struct mkw__fault faults[MKW__PAGER_FAULTS];
 };
 
+struct mkw__space {
+	struct mkw__os_thread *thread;
+	struct mkw__mutex queue;	/* of faults and stop */
+	struct mkw__os_event event;
+	struct mkw__fault_list faults;
+	bool stop;
+};
+
 struct mkw__flusher {
 	struct mkw__os_loop *loop;
 	struct mkw__os_thread *thread;
@@ -288,7 +343,7 @@ struct mkw__counters {
 	_Atomic uint64_t writebacks, writeback_pages, writeback_errors;
 	_Atomic uint64_t reclaim_unmapped, reclaim_dropped;
 	_Atomic uint64_t bounced, cache_bypasses;
-	_Atomic uint64_t dirty_pages;
+	_Atomic uint64_t dirty_pages, credit_pages, reservations;
 };
 
 static inline void mkw__count(_Atomic uint64_t *counter, uint64_t n)
@@ -301,6 +356,7 @@ struct mkw_engine {
 	size_t page;			/* bytes, and log2 of it */
 	unsigned page_shift;
 	enum mkw_policy policy;
+	enum mkw_alloc alloc;
 	uint64_t writeback_age_ns;
 	_Atomic uint64_t takes;		/* of all inodes */
 	struct mkw__os_mmu *mmu, *mmu_in_thread;
@@ -309,6 +365,7 @@ struct mkw_engine {
 	struct mkw__inode_list inodes;	/* POOL mutex */
 	struct mkw__pool pool;
 	struct mkw__pager pager;
+	struct mkw__space space;
 	struct mkw__flusher flusher;
 	struct mkw__counters count;
 	/* One for each buffer: what its device write, or read ahead, is. */
@@ -487,6 +544,68 @@ void mkw__ra_run(struct mkw_engine *e);
 void mkw__ra_quiesce(struct mkw_engine *e, bool on);
 void mkw__ra_advise(struct mkw__inode *in, enum mkw_advice advice);
 
+/* ---- reserve.c, space.c ------------------------------------------------ */
+
+int mkw__reserve_init(struct mkw__inode *in);
+void mkw__reserve_fini(struct mkw__inode *in);
+static inline bool mkw__reserve_on(struct mkw__inode *in)
+{
+	return atomic_load_explicit(&in->reserve.on, memory_order_relaxed);
+}
+/*
+ * May pages [first, end) become dirty, as far as blocks go? TREE held, and it stays
+ * so until that is released.
+ */
+bool mkw__reserve_has_locked(struct mkw__inode *in, uint64_t first,
+			     uint64_t end);
+/* The page's blocks are written to, or will be with no further look. */
+void mkw__reserve_use_locked(struct mkw__inode *in, uint64_t idx);
+/*
+ * Reserves pages [first, *end), as many as lie in the first one's chunk: *end. The
+ * caller holds a lock that keeps takes of them out, and nothing from PAGE on.
+ * Blocks. 0: look again, with TREE held, since credit may be given back; -ENOSPC, or
+ * another error of the store.
+ */
+int mkw__reserve(struct mkw__inode *in, uint64_t first, uint64_t *end);
+/*
+ * The same for as many pages of [first, *end) as there is space for: *end.
+ * -ENOSPC: for none; -EAGAIN: nowait, and they have no blocks yet (which the store
+ * is asked, as for what it knows). They are held until they are dirty, or unhold().
+ */
+int mkw__reserve_ensure(struct mkw__inode *in, uint64_t first, uint64_t *end,
+			bool nowait);
+void mkw__reserve_unhold(struct mkw__inode *in, uint64_t first, uint64_t end);
+/*
+ * For good, for those of [first, end) that a failure of the store would make
+ * dirty. Lock as above.
+ */
+int mkw__reserve_present(struct mkw__inode *in, uint64_t first, uint64_t end);
+/* Gives back all credit; wait: also of chunks that are at work. Blocks. */
+void mkw__reserve_release(struct mkw__inode *in, bool wait);
+/* Has the inode credit, and got none for age_ns? */
+bool mkw__reserve_idle(struct mkw__inode *in, uint64_t now, uint64_t age_ns);
+
+/*
+ * Around a store operation that makes or takes blocks of bytes [off, end), whose
+ * lock the caller holds; took() says what came of it, for bytes of that range.
+ */
+enum mkw__took { TOOK_AWAY, TOOK_ALLOCATED, TOOK_NOTHING_KNOWN };
+void mkw__reserve_take(struct mkw__inode *in, struct mkw__blocks_op *op,
+		       uint64_t off, uint64_t end);
+void mkw__reserve_took(struct mkw__inode *in, struct mkw__blocks_op *op,
+		       uint64_t off, uint64_t end, enum mkw__took what);
+/*
+ * The page was cut at byte off, and some of its blocks have gone: if it is dirty
+ * it gets them again (from the space that is free just now).
+ */
+void mkw__reserve_edge(struct mkw__inode *in, uint64_t off);
+/* Panics unless nobody is at work on blocks and the counts add up; TREE held. */
+void mkw__reserve_verify_locked(struct mkw__inode *in);
+
+int mkw__space_start(struct mkw_engine *e);
+void mkw__space_stop(struct mkw_engine *e);
+void mkw__space_submit(struct mkw__fault *f);
+
 /* ---- fault.c, pager.c ------------------------------------------------- */
 
 /* After so many faults in a row on one page an access gets a grace time. */
@@ -500,6 +619,9 @@ void mkw__fault_on_error(struct mkw__inode *in,
 			 int (*callback)(const struct mkw_fault_error *error,
 					 void *arg),
 			 void *arg);
+
+/* Makes the reservation that a fault asked for: f->space. Blocks. */
+void mkw__fault_reserve(struct mkw__fault *f);
 
 /* What the pager does with an end that came to it in a callback. */
 void mkw__pager_finish(struct mkw__fault *f, enum mkw__fault_end end);
@@ -551,6 +673,8 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size);
  */
 int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size);
 int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size);
+/* Blocks for bytes [off, end), the size unchanged; EXCL_TAKE over them. */
+int mkw__size_allocate_locked(struct mkw__inode *in, uint64_t off, uint64_t end);
 int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
 		       bool keep_size);
 /*

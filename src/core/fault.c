@@ -10,8 +10,9 @@
  *                   ABSENT            a fill; parked on its I/O, or done here by
  *                                     the faulting thread, then again from 1
  *                   present           mapped, with what is around it
- *     4  a store, and the mapping allows it: page_mkwrite: DIRTY first, then
- *        this one page writable
+ *     4  a store, and the mapping allows it: page_mkwrite: blocks for it (none
+ *        yet: parked until the space thread has reserved, or done here by the
+ *        faulting thread), DIRTY, then this one page writable
  *     5  page unlocked, access woken, ticket given back
  *
  * It never waits itself (the table of mappings and the calls that change page
@@ -64,6 +65,7 @@
 enum {
 	STEP_AGAIN = 100,	/* from 1, at once */
 	STEP_FILL,		/* f->fill_* are FILLING: read them */
+	STEP_RESERVE,		/* f->space.page wants blocks */
 	STEP_WAKE,		/* resolved, or up to the kernel: wake it */
 };
 
@@ -85,6 +87,14 @@ static void ticket_granted(struct mkw__range_req *req)
 	f->resume(f);
 }
 
+/* What was reserved has been used, or will not be. */
+static void unhold(struct mkw__fault *f)
+{
+	if (f->space.asked && !f->space.answer)
+		mkw__reserve_unhold(f->inode, f->space.page, f->space.page + 1);
+	f->space.asked = false;
+}
+
 static void ticket_drop(struct mkw__fault *f)
 {
 	struct mkw__range_lock *rl;
@@ -92,6 +102,7 @@ static void ticket_drop(struct mkw__fault *f)
 	if (f->ticket_state == TICKET_NONE)
 		return;
 	f->sure = false;
+	unhold(f);
 	rl = mkw__excl_fault_lock(f->inode);
 	if (rl)
 		mkw__range_unlock_ticket(rl, &f->ticket);
@@ -375,15 +386,68 @@ static int resolve_by_window(struct mkw__fault *f, const struct mkw__map *m,
 }
 
 /* May the page join a run of such pages? A mark is for its own fault to find. */
-static bool joins(uint32_t word, unsigned mask)
+static bool joins(struct mkw__inode *in, uint64_t idx, unsigned mask, bool window)
 {
-	return pg_in(word, mask) && !(word & (PG_LOCKED | PG_MARK));
+	uint32_t word = mkw__page_get_locked(in, idx);
+
+	return pg_in(word, mask) && !(word & (PG_LOCKED | PG_MARK)) &&
+	       (!window || mkw__reserve_has_locked(in, idx, idx + 1));
 }
 
 static void lock_page_locked(struct mkw__inode *in, uint64_t idx, uint32_t bits)
 {
 	mkw__page_set_locked(in, idx, mkw__page_get_locked(in, idx) | bits |
 					      PG_LOCKED | PG_MAPPED);
+}
+
+/*
+ * The page cannot be had, and is LOCKED or FILLING by us, so nobody else can map it
+ * meanwhile: the access gets SIGBUS (G6), by poison; see "Failure". Table held.
+ */
+static void poison(struct mkw__fault *f, struct mkw__inode *in)
+{
+	int r;
+
+	/* Before the poison: who makes the page readable must see it. */
+	atomic_store_explicit(&in->poisoned, true, memory_order_release);
+	do {
+		r = mkw__os_pte_poison(f->mmu, page_base(f));
+	} while (r == -EAGAIN);
+	/* Failing otherwise, the access meets the error once more. */
+	mkw__os_wake(f->mmu, page_base(f), f->engine->page);
+}
+
+/* A store may not be: the page is present and unlocked; tree held, and released. */
+static int refuse_store(struct mkw__fault *f, struct mkw__inode *in,
+			uint64_t idx, int error)
+{
+	f->error = error;
+	if (f->in_thread) {
+		mkw__mutex_unlock(&in->tree);
+		return FAULT_FAIL;
+	}
+	mkw__page_set_locked(in, idx,
+			     mkw__page_get_locked(in, idx) | PG_LOCKED);
+	mkw__mutex_unlock(&in->tree);
+	poison(f, in);
+	mkw__page_unlock_run(in, idx, 1, 0);
+	return FAULT_DONE;
+}
+
+/*
+ * Has the page blocks for a store? 0; STEP_RESERVE; or why not. Tree held. An
+ * answer is for as long as the ticket: it keeps takes out.
+ */
+static int has_space(struct mkw__fault *f, struct mkw__inode *in, uint64_t idx)
+{
+	bool answered = f->space.asked && f->space.page == idx;
+
+	if (mkw__reserve_has_locked(in, idx, idx + 1))
+		return 0;
+	if (answered && f->space.answer)
+		return f->space.answer;
+	f->space.page = idx;
+	return STEP_RESERVE;
 }
 
 /* May the store that the message told of be over? */
@@ -408,6 +472,14 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	/* What is being written has a block to be written to again. */
 	if ((f->write && m->writable && !f->stale) ||
 	    (window && PG_STATE(word) == PG_WRITEBACK)) {
+		int r = has_space(f, in, idx);
+
+		if (r == STEP_RESERVE) {
+			mkw__mutex_unlock(&in->tree);
+			return r;
+		}
+		if (r)
+			return refuse_store(f, in, idx, r);
 		mkw__page_set_locked(in, idx, pg_stored(word));
 		lock_page_locked(in, idx, PG_WRITABLE);
 		mkw__mutex_unlock(&in->tree);
@@ -415,6 +487,11 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	}
 	writable = m->writable && pg_in(word, open);
 	window = window && !writable;
+	/* The pages of a window may be stored to. No space: it is no store yet. */
+	if (window && has_space(f, in, idx) == STEP_RESERVE) {
+		mkw__mutex_unlock(&in->tree);
+		return STEP_RESERVE;
+	}
 	if (window && !(f->buf = mkw__pool_buf_get(f->engine))) {
 		mkw__mutex_unlock(&in->tree);
 		return park_on_pool(f);
@@ -428,10 +505,10 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	mkw__map_pages(m, &from, &to);
 	from = mkw__max(from, f->first);
 	to = mkw__min(mkw__min(to, f->end), idx + most);
-	while (end < to && joins(mkw__page_get_locked(in, end), mask))
+	while (end < to && joins(in, end, mask, window))
 		end++;
 	while (first > from && end - first < most &&
-	       joins(mkw__page_get_locked(in, first - 1), mask))
+	       joins(in, first - 1, mask, window))
 		first--;
 	if (MKW__MUTANT(NEIGHBOUR_WRITABLE))
 		writable = m->writable;
@@ -552,6 +629,7 @@ static enum mkw__fault_end finish(struct mkw__fault *f, enum mkw__fault_end end)
 /* The access has been let through. */
 static enum mkw__fault_end let_through(struct mkw__fault *f)
 {
+	unhold(f);
 	if (f->stale || f->losses >= MKW__LOSSES_MAX)
 		return FAULT_GRACE;
 	return finish(f, FAULT_DONE);
@@ -559,32 +637,24 @@ static enum mkw__fault_end let_through(struct mkw__fault *f)
 
 /* ---- filling ---------------------------------------------------------- */
 
-/*
- * The page cannot be read, and is still FILLING, so nobody else can make it valid
- * meanwhile: the access gets SIGBUS (G6), by poison, which the kernel turns into
- * one, if it is still the same page's. In its own thread it is told so directly.
- */
-static void poison(struct mkw__fault *f)
+/* The page that the access wants cannot be read, and is FILLING still. */
+static void refuse(struct mkw__fault *f, int error)
 {
 	struct mkw__inode *in = f->inode;
 	struct mkw__range_req table;
 	const struct mkw__map *m;
-	int r;
 
+	f->error = error;
+	if (f->in_thread)
+		return;
 	mkw__map_table_lock(&table);
 	m = mkw__map_find(f->addr);
 	if (m && m->mmu == f->mmu && m->inode == in &&
-	    mkw__map_addr(m, f->fill_first) == page_base(f)) {
-		/* Before the poison: who makes the page readable must see it. */
-		atomic_store_explicit(&in->poisoned, true,
-				      memory_order_release);
-		do {
-			r = mkw__os_pte_poison(f->mmu, page_base(f));
-		} while (r == -EAGAIN);
-		/* Failing otherwise, the access meets the error once more. */
-	}
+	    mkw__map_addr(m, f->fill_first) == page_base(f))
+		poison(f, in);
+	else
+		mkw__os_wake(f->mmu, page_base(f), f->engine->page);
 	mkw__map_table_unlock(&table);
-	mkw__os_wake(f->mmu, page_base(f), f->engine->page);
 }
 
 static enum mkw__fault_end filled(struct mkw__fault *f, int res)
@@ -612,9 +682,8 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 	failed = res && !mapped && !done;
 	if (failed)
 		mkw__count(&e->count.fill_errors, 1);
-	f->error = res;
-	if (failed && n == 1 && !f->in_thread)
-		poison(f);
+	if (failed && n == 1)
+		refuse(f, res);
 	mkw__page_end_run(in, idx, mapped, PG_CLEAN | PG_MAPPED);
 	mkw__page_end_run(in, idx + mapped, done, PG_CLEAN);
 	mkw__page_end_run(in, idx + mapped + done, n - mapped - done,
@@ -660,6 +729,28 @@ static enum mkw__fault_end fill(struct mkw__fault *f)
 	return FAULT_PARKED;
 }
 
+/* ---- space ------------------------------------------------------------ */
+
+void mkw__fault_reserve(struct mkw__fault *f)
+{
+	uint64_t end = f->space.page + 1;
+
+	f->space.answer = mkw__reserve(f->inode, f->space.page, &end);
+	f->space.asked = true;
+}
+
+static int reserve(struct mkw__fault *f)
+{
+	if (f->in_thread) {
+		mkw__fault_reserve(f);
+		return STEP_AGAIN;
+	}
+	f->parked = true;
+	mkw__count(&f->engine->count.parks, 1);
+	mkw__space_submit(f);
+	return FAULT_PARKED;
+}
+
 /* ---- the whole fault -------------------------------------------------- */
 
 enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
@@ -679,6 +770,8 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 		}
 		mkw__map_table_unlock(&table);
 
+		if (r == STEP_RESERVE)
+			r = reserve(f);
 		switch (r) {
 		case STEP_AGAIN:
 			mkw__count(&f->engine->count.retries, 1);
@@ -769,6 +862,11 @@ enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 		off = m->off + (addr - m->addr);
 		own.engine = in->engine;
 		own.mmu = m->mmu;
+		/* Poison has done its work once it has brought us here. */
+		if (!m->in_thread &&
+		    atomic_load_explicit(&in->poisoned, memory_order_acquire))
+			mkw__os_pte_heal(page_base(&own), own.engine->page,
+					 m->writable);
 		mkw__count(&own.engine->count.inline_faults, m->in_thread);
 	}
 	mkw__map_table_unlock(&table);

@@ -69,6 +69,12 @@ static size_t write_old(struct mkw_engine *e, struct mkw__wb *wb,
 		mkw__mutex_unlock(&in->tree);
 		if (due)
 			total += mkw__wb_range(wb, in, 0, UINT64_MAX);
+		if (mkw__reserve_idle(in, now, e->writeback_age_ns)) {
+			/* A punch waits for direct writes to end, and those in
+			 * flight may end in this task's loop alone. */
+			mkw__wb_drain(wb);
+			mkw__reserve_release(in, false);
+		}
 		mkw__inode_unpin(in);
 	}
 	mkw__wb_drain(wb);

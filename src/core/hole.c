@@ -116,22 +116,37 @@ static void drop_bytes(struct mkw__inode *in, uint64_t off, uint64_t end)
 		mkw__hole_drop(in, first, last);
 }
 
-/* EXCL_TAKE is held over [off, end), which lies within the file. */
+/*
+ * EXCL_TAKE is held over [off, end), which lies within the file. blocks: what
+ * becomes of them.
+ */
 static int take_locked(struct mkw__inode *in, uint64_t off, uint64_t end,
-		       int (*op)(struct mkw__store *, uint64_t, uint64_t))
+		       int (*op)(struct mkw__store *, uint64_t, uint64_t),
+		       enum mkw__took blocks)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t first = mkw__page_of(e, off), stop = mkw__pages_up(e, end);
+	struct mkw__blocks_op take;
 	int r;
 
 	mkw__page_wait(in, first, stop);
-	r = op(in->store, off, end - off);
-	if (!r) {
-		drop_bytes(in, off, end);
-		return 0;
+	if (blocks == TOOK_ALLOCATED) {
+		r = mkw__reserve_present(in, first, stop);
+		if (r)
+			return r;
 	}
-	if (r != -EOPNOTSUPP)
+	mkw__reserve_take(in, &take, off, end);
+	r = op(in->store, off, end - off);
+	if (!r && blocks == TOOK_AWAY) {
+		mkw__reserve_edge(in, off);
+		mkw__reserve_edge(in, end);
+	}
+	if (!r)
+		drop_bytes(in, off, end);
+	else if (r != -EOPNOTSUPP)
 		mkw__page_dirty_range(in, first, stop);
+	/* Not before: a page that is still dirty would seem to use new blocks. */
+	mkw__reserve_took(in, &take, off, end, r ? TOOK_NOTHING_KNOWN : blocks);
 	return r;
 }
 
@@ -147,7 +162,8 @@ int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len)
 	end = mkw__min(off + len,
 		       atomic_load_explicit(&in->size, memory_order_acquire));
 	if (off < end)
-		r = take_locked(in, off, end, in->store->ops->punch);
+		r = take_locked(in, off, end, in->store->ops->punch,
+				TOOK_AWAY);
 	mkw__excl_unlock(in, &x);
 	return r;
 }
@@ -164,11 +180,12 @@ int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
 		return r;
 	end = mkw__min(off + len, size);
 	if (off < end)
-		r = take_locked(in, off, end, in->store->ops->zero);
+		r = take_locked(in, off, end, in->store->ops->zero,
+				TOOK_ALLOCATED);
 	/* Past the old end it is allocated, and zero by being new. */
 	if (!r && off + len > size) {
-		r = in->store->ops->allocate(in->store, mkw__max(off, size),
-					     off + len - mkw__max(off, size));
+		r = mkw__size_allocate_locked(in, mkw__max(off, size),
+					      off + len);
 		if (!r && !keep_size)
 			r = mkw__size_grow_locked(in, off + len);
 	}

@@ -105,9 +105,12 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 	TAILQ_INIT(&in->writes);
 	TAILQ_INIT(&in->write_waiters);
 
-	r = mkw__os_frames_create(e->mmu, &in->frames);
+	r = mkw__reserve_init(in);
 	if (r)
 		goto free_inode;
+	r = mkw__os_frames_create(e->mmu, &in->frames);
+	if (r)
+		goto fini_reserve;
 	r = mkw__os_frames_resize(in->frames, mkw__pages_up(e, st->len)
 						      << e->page_shift);
 	if (r)
@@ -120,6 +123,8 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 
 destroy_frames:
 	mkw__os_frames_destroy(in->frames);
+fini_reserve:
+	mkw__reserve_fini(in);
 free_inode:
 	mkw__os_free(in);
 	return r;
@@ -145,6 +150,8 @@ static void inode_free(struct mkw__inode *in)
 		mkw__mutex_unlock(&p->mutex);
 	}
 
+	mkw__reserve_release(in, true);
+	mkw__reserve_fini(in);
 	mkw__mutex_lock(&in->tree);
 	while ((idx = mkw__page_next_locked(in, 0, UINT64_MAX,
 					    ~PG_BIT(PG_ABSENT))) != UINT64_MAX)

@@ -5,8 +5,8 @@
  *   read    iolock shared; runs of present pages are copied from the frames,
  *           absent ones filled first. No page lock is needed to copy out: a
  *           frame goes away only under the iolock, exclusively.
- *   write   iolock exclusive, to infinity if it grows the file; per run: page
- *           lock, DIRTY, copy in. Absent pages that are wholly overwritten are
+ *   write   iolock exclusive, to infinity if it grows the file; per run: blocks
+ *           reserved, page lock, DIRTY, copy in. Absent pages that are wholly overwritten are
  *           published straight from the caller's buffer; others filled first.
  *
  * R7. Where the cache has no room the operation goes past it: absent pages are
@@ -223,7 +223,8 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 	mkw__mutex_lock(&in->tree);
 	for (; idx < end; idx++) {
 		word = mkw__page_get_locked(in, idx);
-		if (!pg_in(word, PG_PRESENT_MASK) || (word & PG_LOCKED))
+		if (!pg_in(word, PG_PRESENT_MASK) || (word & PG_LOCKED) ||
+		    !mkw__reserve_has_locked(in, idx, idx + 1))
 			break;
 		if (!MKW__MUTANT(WRITE_SKIPS_DIRTY))
 			word = pg_stored(word);
@@ -249,8 +250,9 @@ static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t idx = mkw__page_of(e, pos);
+	size_t max = mkw__min(*len >> e->page_shift, MKW__IO_PAGES);
 	struct mkw__ubuf u;
-	size_t n, done = 0;
+	size_t n = 0, done = 0;
 	bool absent;
 	int r;
 
@@ -258,9 +260,12 @@ static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 	if (r)
 		return r;
 	mkw__mutex_lock(&in->tree);
-	absent = !mkw__page_get_locked(in, idx);
-	n = mkw__fill_begin_locked(in, idx, mkw__min(*len >> e->page_shift,
-						     MKW__IO_PAGES), true);
+	while (n < max && mkw__reserve_has_locked(in, idx + n, idx + n + 1))
+		n++;
+	absent = n && !mkw__page_get_locked(in, idx);
+	n = mkw__fill_begin_locked(in, idx, n, true);
+	for (size_t i = 0; i < n; i++)
+		mkw__reserve_use_locked(in, idx + i);
 	mkw__mutex_unlock(&in->tree);
 	if (n)
 		r = mkw__fill_publish(in, idx, n, src, &done);
@@ -287,11 +292,13 @@ static int write_past(struct mkw__inode *in, struct mkw__excl *x,
 	uint64_t size = atomic_load_explicit(&in->size, memory_order_acquire);
 	struct mkw__buf *buf;
 	struct mkw__ubuf u;
+	struct mkw__blocks_op op;
 	size_t bytes;
 	int r = 0;
 
 	/* Before the buffer: who has one waits for no lock. */
 	mkw__excl_take(in, x);
+	mkw__reserve_take(in, &op, pos, pos + *len);
 	buf = mkw__pool_buf_wait(e);
 	stop = mkw__min(mkw__pages_up(e, pos + *len), first + MKW__IO_PAGES);
 	mkw__mutex_lock(&in->tree);
@@ -316,7 +323,36 @@ static int write_past(struct mkw__inode *in, struct mkw__excl *x,
 	mkw__map_lift_poison(in, first, idx);
 	mkw__count(&e->count.cache_bypasses, idx - first);
 out:
+	mkw__reserve_took(in, &op, pos, pos + *len,
+			  r || !*len ? TOOK_NOTHING_KNOWN : TOOK_ALLOCATED);
 	mkw__pool_buf_put(e, buf);
+	return r;
+}
+
+/* One step of a write into the cache at pos, which is not LOCKED nor FILLING. */
+static int write_cached(struct mkw__inode *in, bool present, const void *src,
+			uint64_t pos, size_t *len, bool nowait)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t idx = mkw__page_of(e, pos), end;
+	int r;
+
+	end = mkw__min(mkw__pages_up(e, pos + *len), idx + MKW__IO_PAGES);
+	r = mkw__reserve_ensure(in, idx, &end, nowait);
+	if (r)
+		return r;
+	*len = mkw__min(*len, byte_of(in, end) - pos);
+	if (present) {
+		r = write_present(in, src, pos, len);
+	} else if (pos == byte_of(in, idx) && *len >= e->page) {
+		r = write_absent(in, src, pos, len);
+	} else {
+		*len = 0;
+		r = nowait ? -EAGAIN : mkw__fill_sync(in, idx, 1);
+		if (r > 0)
+			r = 0;
+	}
+	mkw__reserve_unhold(in, idx, end);
 	return r;
 }
 
@@ -325,8 +361,8 @@ static int write_some(struct mkw__inode *in, struct mkw__excl *x,
 		      const void *src, uint64_t pos, size_t *len,
 		      unsigned flags)
 {
-	struct mkw_engine *e = in->engine;
-	uint64_t idx = mkw__page_of(e, pos);
+	uint64_t idx = mkw__page_of(in->engine, pos);
+	bool nowait = flags & MKW_NOWAIT;
 	size_t want = *len;
 	uint32_t word;
 	int r;
@@ -335,28 +371,17 @@ static int write_some(struct mkw__inode *in, struct mkw__excl *x,
 	word = mkw__page_get_locked(in, idx);
 	if ((word & PG_LOCKED) || PG_STATE(word) == PG_FILLING) {
 		*len = 0;
-		if (!(flags & MKW_NOWAIT))
+		if (!nowait)
 			mkw__page_sleep_locked(in, idx);
 		mkw__mutex_unlock(&in->tree);
-		return flags & MKW_NOWAIT ? -EAGAIN : 0;
+		return nowait ? -EAGAIN : 0;
 	}
 	mkw__mutex_unlock(&in->tree);
-	if (pg_in(word, PG_PRESENT_MASK))
-		return write_present(in, src, pos, len);
-	if (pos == byte_of(in, idx) && want >= e->page) {
-		r = write_absent(in, src, pos, len);
-	} else {
-		*len = 0;
-		if (flags & MKW_NOWAIT)
-			return -EAGAIN;
-		r = mkw__fill_sync(in, idx, 1);
-		if (r >= 0)
-			return 0;
-	}
+	r = write_cached(in, pg_in(word, PG_PRESENT_MASK), src, pos, len, nowait);
 	if (r != -ENOBUFS)
 		return r;
 	*len = want;
-	return flags & MKW_NOWAIT ? -EAGAIN : write_past(in, x, src, pos, len);
+	return nowait ? -EAGAIN : write_past(in, x, src, pos, len);
 }
 
 static ssize_t buffered_write(struct mkw__inode *in, struct mkw__excl *x,

@@ -121,6 +121,8 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	else if ((old & ~word) & PG_LOCKED)
 		mkw__rank_drop(MKW__RANK_PAGE);
 	count_dirty(in, pg_in(old, PG_DIRTY_MASK), pg_in(word, PG_DIRTY_MASK));
+	if (to == PG_WRITEBACK && from == PG_DIRTY)
+		mkw__reserve_use_locked(in, idx);
 	leaf->word[idx % MKW__LEAF_PAGES] = (uint8_t)word;
 	if (from != PG_ABSENT && to == PG_ABSENT)
 		mkw__pool_frames_put(in->engine, 1);

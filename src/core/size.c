@@ -107,20 +107,27 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t old = size_of(in);
+	struct mkw__blocks_op take;
 	int r;
 
 	if (size >= old)
 		return 0;
 	mkw__page_wait(in, mkw__page_of(e, size), UINT64_MAX);
+	mkw__reserve_take(in, &take, size, UINT64_MAX);
 	r = in->store->ops->resize(in->store, size);
-	if (r)
+	if (r) {
+		mkw__reserve_took(in, &take, size, UINT64_MAX,
+				  TOOK_NOTHING_KNOWN);
 		return r;
+	}
+	mkw__reserve_edge(in, size);
 	zero_tail(in, size);
 	mkw__hole_drop(in, mkw__pages_up(e, size), UINT64_MAX);
 	r = mkw__os_frames_resize(in->frames, frames_len(in, size));
 	if (r)
 		mkw__os_panic("frames cannot be made shorter: error %d", -r);
 	atomic_store_explicit(&in->size, size, memory_order_release);
+	mkw__reserve_took(in, &take, size, UINT64_MAX, TOOK_AWAY);
 	return 0;
 }
 
@@ -148,6 +155,18 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size)
 	return r;
 }
 
+int mkw__size_allocate_locked(struct mkw__inode *in, uint64_t off, uint64_t end)
+{
+	struct mkw__blocks_op take;
+	int r;
+
+	mkw__reserve_take(in, &take, off, end);
+	r = in->store->ops->allocate(in->store, off, end - off);
+	mkw__reserve_took(in, &take, off, end,
+			  r ? TOOK_NOTHING_KNOWN : TOOK_ALLOCATED);
+	return r;
+}
+
 int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
 		       bool keep_size)
 {
@@ -155,10 +174,11 @@ int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
 	uint64_t size;
 	int r;
 
-	r = mkw__size_lock(in, &x, off, off + len, EXCL_WRITE, false, &size);
+	/* EXCL_TAKE keeps reservations of faults out of the range. */
+	r = mkw__size_lock(in, &x, off, off + len, EXCL_TAKE, false, &size);
 	if (r)
 		return r;
-	r = in->store->ops->allocate(in->store, off, len);
+	r = mkw__size_allocate_locked(in, off, off + len);
 	if (!r && !keep_size && off + len > size)
 		r = mkw__size_grow_locked(in, off + len);
 	mkw__excl_unlock(in, &x);

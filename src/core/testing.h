@@ -24,6 +24,7 @@ struct mkw__testing {
 	bool r0_off;		/* copy to mapped buffers under the lock */
 	uint64_t mutants;	/* 1 << enum mkw__mutant */
 	_Atomic uint32_t bare_wakes;	/* faults to wake unresolved, counted down */
+	unsigned chunk_pages;	/* of reserve.c, at most 256; 0: about a MiB */
 	uint64_t cache_frames;	/* the cache's size, for tiny ones; 0: as asked */
 	uint64_t dirty_pages;	/* beyond which writers wait; 0: as it is */
 };

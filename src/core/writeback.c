@@ -334,6 +334,7 @@ int mkw__wb_sync(struct mkw_file *file)
 	int r, r2;
 
 	r = in->writable ? mkw__wb_pages(in, 0, UINT64_MAX) : 0;
+	mkw__reserve_release(in, true);
 	r2 = in->store->ops->flush(in->store);
 	if (!r)
 		r = r2;

@@ -277,8 +277,8 @@ int mkw__os_pte_copy(struct mkw__os_mmu *mmu, uintptr_t addr, const void *src,
 int mkw__os_pte_protect(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
 			bool wp, unsigned flags);
 /*
- * Makes accesses of one page, which is not mapped, raise SIGBUS until it is
- * healed. (A zap or a truncation may lift it, or not.)
+ * Makes accesses of one page raise SIGBUS until it is healed; what is mapped
+ * there is zapped. (A zap or a truncation may lift it, or not.)
  */
 int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr);
 /* Lifts poison, and zaps. writable: as mkw__os_map_enable() was told. */

@@ -23,11 +23,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -283,6 +286,39 @@ static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
 	return change(st, 0, off, len);
 }
 
+/* Extents that are asked for at once. */
+#define EXTENTS 8
+
+static int blocks(struct mkw__store *st, uint64_t off, uint64_t end,
+		  struct mkw__run *run)
+{
+	union {
+		struct fiemap map;
+		char room[sizeof(struct fiemap) +
+			  EXTENTS * sizeof(struct fiemap_extent)];
+	} ask;
+	const struct fiemap_extent *x = ask.map.fm_extents;
+
+	memset(&ask, 0, sizeof(ask));
+	ask.map.fm_start = off;
+	ask.map.fm_length = end - off;
+	ask.map.fm_extent_count = EXTENTS;
+	*run = (struct mkw__run){ .off = end, .end = end };
+	if (ioctl(hostfile(st)->fd, FS_IOC_FIEMAP, &ask.map))
+		return errno == ENOTTY ? -EOPNOTSUPP : -errno;
+	for (unsigned i = 0; i < ask.map.fm_mapped_extents; i++, x++) {
+		if (x->fe_logical >= end || (i && x->fe_logical != run->end))
+			break;
+		if (!i)
+			run->off = x->fe_logical > off ? x->fe_logical : off;
+		run->end = x->fe_logical + x->fe_length;
+		run->shared |= x->fe_flags & FIEMAP_EXTENT_SHARED;
+	}
+	if (run->end > end)
+		run->end = end;
+	return 0;
+}
+
 static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
 {
 	off_t at = lseek(hostfile(st)->fd, (off_t)off,
@@ -313,6 +349,8 @@ static const struct mkw__store_ops ops = {
 	.punch = punch,
 	.zero = zero,
 	.allocate = allocate,
+	.blocks = blocks,
+	.release = punch,
 	.seek = seek,
 	.close = close_file,
 };
@@ -327,6 +365,39 @@ static int reopen(int fd, int flags)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	fd = open(path, flags | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
+}
+
+/* Linux has these, its headers do not. */
+#define BCACHEFS_MAGIC 0xca451a4eu
+#define ZFS_MAGIC      0x2fc12fc1u
+
+/*
+ * Can a write to allocated blocks be sure of its space? Not where every write goes
+ * to new ones, nor where who knows which file system is below.
+ */
+static void can_reserve(struct hostfile *h)
+{
+	struct statfs fs;
+	int flags = 0;
+
+	h->st.block = (uint32_t)mkw__os_page_size();
+	if (fstatfs(h->fd, &fs))
+		return;
+	if (fs.f_bsize > 0 && fs.f_bsize < h->st.block)
+		h->st.block = (uint32_t)fs.f_bsize;
+	switch ((uint32_t)fs.f_type) {
+	case BTRFS_SUPER_MAGIC:
+		h->st.reserves = !ioctl(h->fd, FS_IOC_GETFLAGS, &flags) &&
+				 (flags & FS_NOCOW_FL);
+		break;
+	case BCACHEFS_MAGIC:
+	case ZFS_MAGIC:
+	case NILFS_SUPER_MAGIC:
+	case OVERLAYFS_SUPER_MAGIC:
+		break;
+	default:
+		h->st.reserves = true;
+	}
 }
 
 /* Memory file systems accept O_DIRECT, and copy to their page cache. */
@@ -414,6 +485,7 @@ static int make_store(int fd, int access, struct mkw__store **out)
 	h->st.dev = sb.st_dev;
 	h->st.ino = sb.st_ino;
 	open_direct(h, &sb, access);
+	can_reserve(h);
 	h->st.direct = h->direct_fd >= 0;
 	*out = &h->st;
 	return 0;

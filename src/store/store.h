@@ -25,6 +25,12 @@
 
 struct mkw__store;
 
+/* Bytes [off, end) that have blocks, written or not; off == end: none has. */
+struct mkw__run {
+	uint64_t off, end;
+	bool shared;		/* with another file: writing copies */
+};
+
 struct mkw__store_ops {
 	/*
 	 * Takes the store for this engine until close(): shared when it is
@@ -47,8 +53,21 @@ struct mkw__store_ops {
 	/* Inside the length, as fallocate(2) with KEEP_SIZE. */
 	int (*punch)(struct mkw__store *st, uint64_t off, uint64_t len);
 	int (*zero)(struct mkw__store *st, uint64_t off, uint64_t len);
-	/* Blocks for the range, which may reach past the length; it stays. */
+	/*
+	 * Blocks for the range, which may reach past the length; it stays. After
+	 * an error some of them may have been made.
+	 */
 	int (*allocate)(struct mkw__store *st, uint64_t off, uint64_t len);
+	/*
+	 * For stores that `reserve`; else NULL. blocks: the first run at or
+	 * after off, as far as that is known at once, ending at `end` at the
+	 * latest; -EOPNOTSUPP, it cannot be known. release: gives back what
+	 * allocate() made and nobody has written to; unlike with punch, the
+	 * range may be read meanwhile, and gives zeros.
+	 */
+	int (*blocks)(struct mkw__store *st, uint64_t off, uint64_t end,
+		      struct mkw__run *run);
+	int (*release)(struct mkw__store *st, uint64_t off, uint64_t len);
 	/* The next data (or hole) at or after off < length; -ENXIO: no data. */
 	int64_t (*seek)(struct mkw__store *st, uint64_t off, bool data);
 	void (*close)(struct mkw__store *st);
@@ -59,6 +78,8 @@ struct mkw__store {
 	uint64_t len;		/* when it was owned */
 	uint32_t direct_align;	/* of offset and length of direct I/O */
 	uint32_t memory_align;	/* of its buffers */
+	uint32_t block;		/* the unit of allocation */
+	bool reserves;		/* writing to what was allocated finds space */
 	bool direct;		/* bypasses the kernel's page cache */
 	bool read_only;
 	uint64_t dev, ino;	/* what it is: two stores of one file agree */

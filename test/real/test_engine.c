@@ -1163,7 +1163,16 @@ static void test_bad_input(void **state)
 	assert_int_equal(mkw_engine_open(&opt, &e), -EINVAL);
 	opt.size = sizeof(opt) + 8;
 	assert_int_equal(mkw_engine_open(&opt, &e), -EINVAL);
+	opt.size = offsetof(struct mkw_engine_options, alloc) + 4;
+	assert_int_equal(mkw_engine_open(&opt, &e), -EINVAL);
+	/* As long as it was at first; what follows is not looked at. */
+	opt.size = offsetof(struct mkw_engine_options, alloc);
+	opt.alloc = 99;
+	assert_int_equal(mkw_engine_open(&opt, &e), 0);
+	assert_int_equal(mkw_engine_close(e), 0);
 	opt.size = sizeof(opt);
+	assert_int_equal(mkw_engine_open(&opt, &e), -EINVAL);
+	opt.alloc = 0;
 	opt.policy = 2;
 	assert_int_equal(mkw_engine_open(&opt, &e), -EINVAL);
 	opt.policy = 0;
