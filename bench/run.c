@@ -10,7 +10,8 @@
  *
  * random-read   Warm-up: pages in order, twice as many as the cache holds, so
  *               that it is full and every further page costs one. Then pages at
- *               random over the whole file. The kernel is told MADV_RANDOM:
+ *               random over the whole file. Both are told so (MADV_RANDOM,
+ *               MKW_ADVICE_RANDOM):
  *               without it it reads megabytes for each page, and that is no
  *               baseline to be proud of beating.
  * seq-scan      No warm-up, the file is not cached. Pages in order, from the
@@ -140,12 +141,18 @@ static int view_drop(struct view *v)
 	return view_map(v);
 }
 
-/* The kernel's own means, for its best; the engine has none yet. */
+/* Each side's own means, for its best. */
 static int view_advise(struct view *v, int advice)
 {
-	if (v->run->target == BENCH_KERNEL && madvise(v->addr, v->len, advice))
-		return failed("madvise", errno);
-	return 0;
+	int err;
+
+	if (v->run->target == BENCH_KERNEL)
+		return madvise(v->addr, v->len, advice) ?
+			       failed("madvise", errno) : 0;
+	err = mkw_advise(v->file, 0, 0, advice == MADV_RANDOM ?
+						MKW_ADVICE_RANDOM :
+						MKW_ADVICE_SEQUENTIAL);
+	return err ? failed("mkw_advise", -err) : 0;
 }
 
 static int view_close(struct view *v)
