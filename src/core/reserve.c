@@ -477,13 +477,33 @@ static int allocate(struct mkw__inode *in, struct window *w)
 	return 0;
 }
 
+/*
+ * The run of blocks that was seen around the window ends where another reservation is
+ * at work: what that has made it may take back, for want of the rest.
+ */
+static void cut_run(struct mkw__inode *in, struct window *w)
+{
+	struct mkw__blocks_op *o;
+
+	TAILQ_FOREACH(o, &of(in)->under_way, link) {
+		if (o == &w->op || o->first >= w->run_end ||
+		    o->end <= w->run_first)
+			continue;
+		if (o->end <= w->lo)
+			w->run_first = o->end;
+		else
+			w->run_end = mkw__max(o->first, w->run_first);
+	}
+}
+
 /* What the window knows becomes what the chunk knows. */
 static void remember(struct mkw__inode *in, struct window *w)
 {
 	struct mkw__reserve *rs = of(in);
 	uint64_t n = chunk_pages(in->engine);
 
-	if (w->run_end && w->lost_seq == rs->lost_seq &&
+	cut_run(in, w);
+	if (w->run_end > w->run_first && w->lost_seq == rs->lost_seq &&
 	    w->run_end - w->run_first > rs->backed_end - rs->backed_first) {
 		rs->backed_first = w->run_first;
 		rs->backed_end = w->run_end;

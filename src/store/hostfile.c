@@ -226,13 +226,18 @@ static void submit(struct mkw__store *st, struct mkw__os_loop *l,
  * ends those of a killed process after the process, and whoever has the file next
  * must not get it before.
  */
+static int owner(const struct hostfile *h)
+{
+	return h->direct_fd >= 0 ? h->direct_fd : h->fd;
+}
+
 static int own(struct mkw__store *st)
 {
 	int how = (st->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
 	struct hostfile *h = hostfile(st);
 	struct stat now;
 
-	while (flock(h->direct_fd >= 0 ? h->direct_fd : h->fd, how)) {
+	while (flock(owner(h), how)) {
 		if (errno == EWOULDBLOCK)
 			return -EBUSY;
 		if (errno != EINTR)
@@ -331,10 +336,10 @@ static void close_file(struct mkw__store *st)
 {
 	struct hostfile *h = hostfile(st);
 
+	/* A forked child may have the descriptor, too: closing frees nothing then. */
+	flock(owner(h), LOCK_UN);
 	if (h->direct_fd >= 0)
 		close(h->direct_fd);
-	/* A forked child may have the descriptor, too: closing frees nothing then. */
-	flock(h->fd, LOCK_UN);
 	close(h->fd);
 	mkw__os_free(h);
 }
