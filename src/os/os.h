@@ -347,12 +347,13 @@ struct mkw__os_io {
 	struct mkw__store *store;
 	void (*raw)(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
 	size_t moved;		/* bytes done so far */
+	size_t part;		/* of the rest, what is queued; 0: all */
 	int fd;
 };
 
 /*
- * For stores: queues a read or write of io->fd, of len - moved bytes of buf +
- * moved at off + moved. io->raw gets the outcome, a byte count or a negative
+ * For stores: queues a read or write of io->fd, of len - moved bytes (of part, if
+ * that is not 0) of buf + moved at off + moved. io->raw gets the outcome, a byte count or a negative
  * errno, in mkw__os_loop_wait(); it may queue io again for the rest. The
  * caller keeps at most the loop's depth in flight.
  */

@@ -7,12 +7,16 @@
  * `direct_fd` has O_DIRECT, where the file system gives it, moves all that is
  * aligned, and carries the flock.
  *
- * What is not aligned: the end of the file inside its last block is read and
+ * What is not aligned: the end of the file inside its last block is
  * written by `fd`. (By O_DIRECT the write would have to cover the whole block,
  * and so set a length nobody set.) An unaligned buffer goes through an aligned
- * copy. A transfer that O_DIRECT refuses all the same is made by `fd`. The
- * kernel keeps the two ways coherent as long as they are not at work on one
- * block at once, which the engine sees to.
+ * copy. A transfer that O_DIRECT refuses all the same is made by `fd`.
+ *
+ * The kernel keeps the two ways coherent as long as they are not at work on one
+ * folio of its cache at once; else a direct write succeeds, leaves the cache stale,
+ * and makes a later fdatasync() say EIO. The engine sees to it that two writes are
+ * not at work on one page. So `fd` must not bring larger folios into
+ * the cache: it writes the last block alone, and reads nothing ahead.
  *
  * The descriptors are open file descriptions of our own, also where the caller
  * gave an open file: flock(2) belongs to the description, and O_DIRECT too.
@@ -166,19 +170,21 @@ static int write_file(struct mkw__store *st, uint64_t off, const void *buf,
 /* ---- asynchronous transfers ------------------------------------------- */
 
 /*
- * Queues what is left of io. All of it one way: an unaligned end, of which a
- * file has one, takes the whole transfer through the kernel's cache.
+ * Queues what is left of io, or its aligned part: the end of the file inside its
+ * last block follows by itself.
  */
 static void queue_rest(struct hostfile *h, struct mkw__os_loop *l,
 		       struct mkw__os_io *io)
 {
+	size_t left = io->len - io->moved;
+	size_t whole = left - left % h->st.direct_align;
 	uintptr_t buf = (uintptr_t)io->buf + io->moved;
-	bool direct = h->direct_fd >= 0 &&
+	bool direct = h->direct_fd >= 0 && whole &&
 		      aligned(io->off + io->moved, h->st.direct_align) &&
-		      aligned(io->len - io->moved, h->st.direct_align) &&
 		      aligned(buf, h->st.memory_align);
 
 	io->fd = direct ? h->direct_fd : h->fd;
+	io->part = direct ? whole : left;
 	mkw__os_loop_rw(l, io);
 }
 
@@ -188,6 +194,7 @@ static void transferred(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
 
 	if (res == -EINVAL && io->fd == h->direct_fd) {
 		io->fd = h->fd;
+		io->part = io->len - io->moved;
 		mkw__os_loop_rw(l, io);
 		return;
 	}
@@ -492,6 +499,8 @@ static int make_store(int fd, int access, struct mkw__store **out)
 	open_direct(h, &sb, access);
 	can_reserve(h);
 	h->st.direct = h->direct_fd >= 0;
+	if (h->st.direct)
+		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 	*out = &h->st;
 	return 0;
 out_close:

@@ -60,12 +60,14 @@ int __wrap_mkw__wb_sync(struct mkw_file *file)
 	return planted == SYNC_WRITES_NOTHING ? 0 : __real_mkw__wb_sync(file);
 }
 
-/* The store grows to a whole block first, as direct I/O would do it. */
+/* The store's size is a whole block's, as direct I/O would leave it. */
 int __wrap_mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 {
+	int r = __real_mkw__size_grow_locked(in, size);
+
 	if (planted == SIZES_ROUNDED)
 		in->store->ops->resize(in->store, (size + BLOCK - 1) & -BLOCK);
-	return __real_mkw__size_grow_locked(in, size);
+	return r;
 }
 
 static uint32_t pick(uint32_t below)
@@ -265,7 +267,7 @@ static int look_for_planted(void)
 		const char *mutant;
 	} bugs[] = {
 		{ "a sync that writes nothing", SYNC_WRITES_NOTHING, NULL },
-		{ "growth to whole blocks first", SIZES_ROUNDED, NULL },
+		{ "growth to whole blocks", SIZES_ROUNDED, NULL },
 		{ "a write that leaves its page clean", NOTHING,
 		  "WRITE_SKIPS_DIRTY" },
 		{ "a punch that leaves its frames", NOTHING,

@@ -253,14 +253,19 @@ static void ring_poll(struct mkw__os_loop *l, int fd, uint64_t tag)
 	io_uring_sqe_set_data64(sqe, tag);
 }
 
+static size_t rw_len(const struct mkw__os_io *io)
+{
+	size_t len = io->part ? io->part : io->len - io->moved;
+
+	return len < RW_BYTES_MAX ? len : RW_BYTES_MAX;
+}
+
 static void ring_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
 {
 	struct io_uring_sqe *sqe = ring_sqe(l);
 	char *buf = (char *)io->buf + io->moved;
-	size_t len = io->len - io->moved;
+	size_t len = rw_len(io);
 
-	if (len > RW_BYTES_MAX)
-		len = RW_BYTES_MAX;
 	if (io->write)
 		io_uring_prep_write(sqe, io->fd, buf, (unsigned)len,
 				    io->off + io->moved);
@@ -344,12 +349,10 @@ static void ring_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 static void plain_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
 {
 	char *buf = (char *)io->buf + io->moved;
-	size_t len = io->len - io->moved;
+	size_t len = rw_len(io);
 	off_t off = (off_t)(io->off + io->moved);
 	ssize_t n;
 
-	if (len > RW_BYTES_MAX)
-		len = RW_BYTES_MAX;
 	n = io->write ? pwrite(io->fd, buf, len, off)
 		      : pread(io->fd, buf, len, off);
 	io->raw(l, io, n < 0 ? -errno : (int)n);
