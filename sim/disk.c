@@ -406,9 +406,13 @@ static int store_resize(struct mkw__store *st, uint64_t len)
 	if (len > (uint64_t)64 << 20)
 		return -EFBIG;
 	sim_step("store resize from %llu to %llu", old, len, 0);
-	/* Growing makes zeros where a read finds zeros anyway. */
-	op_begin(d, &op, len < old ? OP_TAKE : OP_READ, len < old ? len : old,
-		 UINT64_MAX);
+	/* Growing makes zeros where a read finds zeros anyway; but a file system
+	 * writes the old last page for it, from what it has of it. */
+	if (len < old)
+		op_begin(d, &op, OP_TAKE, len, UINT64_MAX);
+	else
+		op_begin(d, &op, OP_WRITE, old / mkw__os_page_size() *
+						   mkw__os_page_size(), old);
 	grow(d, len);
 	if (len < old) {
 		/* The last block keeps its head. */

@@ -5,12 +5,14 @@
  * Whoever changes the size holds the iolock exclusively from the last page (of the
  * smaller size) to infinity, and looks at the size again once he has it (R2).
  *
- *   grow    zero the old last page's tail in its frame (a store through a mapping
- *           may have put bytes past the end there), then the store's length, the
- *           frames' length, the size: an access past the old end cannot succeed
- *           before there is something behind it. EXCL_TAKE, although nothing is
- *           taken: a snapshot for writeback must not be cut off at the old size
- *           once the tail is zeroed, and no fault fill the page in between.
+ *   grow    wait until the old last page is not being written (a file system
+ *           zeroes the rest of it from what it has of it); zero its tail in its
+ *           frame (a store through a mapping may have put bytes past the end
+ *           there), then the store's length, the frames' length, the size: an
+ *           access past the old end cannot succeed before there is something
+ *           behind it. EXCL_TAKE, although nothing is taken: a snapshot for
+ *           writeback must not be cut off at the old size once the tail is
+ *           zeroed, and no fault fill the page in between.
  *   shrink  EXCL_TAKE, R4, the store's length first (R4: if that fails nothing
  *           was lost), then the frames: their tail zeroed, those past the end
  *           dropped; the frames' length, from where on the kernel gives
@@ -88,6 +90,10 @@ int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 	uint64_t old = size_of(in);
 	int r;
 
+	/* Growing is a write of the store's last page, too. */
+	if (old & (in->engine->page - 1))
+		mkw__page_wait(in, mkw__page_of(in->engine, old),
+			       mkw__pages_up(in->engine, old));
 	zero_tail(in, old);
 	r = in->store->ops->resize(in->store, size);
 	if (r)

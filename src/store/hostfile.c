@@ -15,8 +15,9 @@
  * The kernel keeps the two ways coherent as long as they are not at work on one
  * folio of its cache at once; else a direct write succeeds, leaves the cache stale,
  * and makes a later fdatasync() say EIO. The engine sees to it that two writes are
- * not at work on one page. So `fd` must not bring larger folios into
- * the cache: it writes the last block alone, and reads nothing ahead.
+ * not at work on one page. So there must be no larger folios in the kernel's cache:
+ * it is emptied first, and `fd` writes the last block alone, and reads nothing
+ * ahead. (Others may still read the file meanwhile, by read(2).)
  *
  * The descriptors are open file descriptions of our own, also where the caller
  * gave an open file: flock(2) belongs to the description, and O_DIRECT too.
@@ -228,6 +229,15 @@ static void submit(struct mkw__store *st, struct mkw__os_loop *l,
 
 /* ---- the file as a whole ---------------------------------------------- */
 
+/* As far as it goes: what others read or wrote, in folios of any size. */
+static void empty_kernel_cache(int fd)
+{
+	sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE |
+					  SYNC_FILE_RANGE_WRITE |
+					  SYNC_FILE_RANGE_WAIT_AFTER);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 /*
  * The lock is on the description that asynchronous writes go through: the kernel
  * ends those of a killed process after the process, and whoever has the file next
@@ -254,6 +264,8 @@ static int own(struct mkw__store *st)
 	if (fstat(h->fd, &now))
 		return -errno;
 	st->len = (uint64_t)now.st_size;
+	if (h->direct_fd >= 0)
+		empty_kernel_cache(h->fd);
 	return 0;
 }
 

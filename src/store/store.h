@@ -4,9 +4,9 @@
  *
  * The engine calls a store without holding a page's lock, and never two
  * writes of one page at once; it excludes shrinking, punch and zero from reads
- * and writes of their range itself. Everything else may run in parallel: a read
- * of the last page while the store grows, for one, which gives zeros past the
- * old end either way.
+ * and writes of their range itself, and growing from writes of the last page.
+ * Everything else may run in parallel: a read of the last page while the store
+ * grows, for one, which gives zeros past the old end either way.
  *
  * Blocking calls are for application threads; submit() for the engine's own
  * loops. Offsets and lengths are bytes. Reads and writes of the cache are whole

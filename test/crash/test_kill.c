@@ -211,9 +211,9 @@ static const char *kill_once(unsigned way)
 
 		ppoll(&pfd, 1, &ts, NULL);
 	}
-	close(pipes[0]);
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
+	close(pipes[0]);
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
 		snprintf(why, sizeof(why), "the child ended with status 0x%x",
 			 status);
