@@ -12,6 +12,10 @@
  * start, are the same each time.
  *
  * Reserved regions are only cleaned where they were touched: mincore() knows.
+ *
+ * In a run with transactions each task but the first has a part of the blocks' area
+ * to itself, for blocks, regions and the machine's memory, and nothing is used
+ * again: so no address depends on the order in which tasks ask.
  */
 #include "sim/machine.h"
 #include "sim/sanitize.h"
@@ -33,6 +37,7 @@
 #endif
 
 #define BLOCKS_SIZE ((size_t)256 << 20)
+#define PART_SIZE (BLOCKS_SIZE / SIM_TASKS_MAX)
 #define REGIONS_SIZE ((size_t)4 << 30)
 #define CLASSES 72
 #define JUNK 0xdb
@@ -41,7 +46,7 @@
 struct block {
 	uint32_t len;		/* asked for; 0: free */
 	uint32_t class;
-	uint64_t serial;	/* the how manieth of the run */
+	uint64_t serial;	/* the how manieth of the run; 0: not of a block */
 };
 
 struct free_block {
@@ -58,6 +63,7 @@ static struct area blocks, regions, own;
 static struct free_block *free_blocks[CLASSES];
 static size_t class_bytes[CLASSES];
 static uint64_t serial;
+static size_t part_used[SIM_TASKS_MAX];	/* of the blocks, in parts */
 
 static void area_map(struct area *a, size_t size)
 {
@@ -100,6 +106,25 @@ static void classes_init(void)
 	}
 }
 
+/* Has the running task a part of its own? */
+static bool own_part(void)
+{
+	return sim_config()->transactions && sim_self();
+}
+
+static void *part_alloc(size_t len)
+{
+	unsigned id = sim_self();
+	char *p = blocks.base + id * PART_SIZE + part_used[id];
+
+	len = (len + 63) & ~(size_t)63;
+	if (len > PART_SIZE - part_used[id])
+		return NULL;
+	part_used[id] += len;
+	ASAN_UNPOISON_MEMORY_REGION(p, len);
+	return memset(p, 0, len);
+}
+
 void *mkw__os_zalloc(size_t len)
 {
 	unsigned class = 0;
@@ -110,12 +135,17 @@ void *mkw__os_zalloc(size_t len)
 		class++;
 	if (class == CLASSES || len > BLOCKS_SIZE)
 		return NULL;
-	if (free_blocks[class]) {
+	if (own_part()) {
+		b = part_alloc(sizeof(*b) + len);
+		if (!b)
+			return NULL;
+	} else if (free_blocks[class]) {
 		b = (struct block *)free_blocks[class] - 1;
 		free_blocks[class] = free_blocks[class]->next;
 	} else {
 		size = sizeof(*b) + class_bytes[class] + GAP;
-		if (size > BLOCKS_SIZE - blocks.used)
+		if (size > (sim_config()->transactions ? PART_SIZE : BLOCKS_SIZE) -
+				   blocks.used)
 			return NULL;
 		b = (struct block *)(blocks.base + blocks.used);
 		blocks.used += size;
@@ -145,6 +175,8 @@ void mkw__os_free(void *p)
 	b->len = 0;
 	blocks.live--;
 	memset(p, JUNK, len < JUNK_MAX ? len : JUNK_MAX);
+	if (sim_config()->transactions)
+		return;
 	if (REUSE) {
 		f->next = free_blocks[b->class];
 		free_blocks[b->class] = f;
@@ -167,6 +199,11 @@ void *mkw__os_reserve(size_t len)
 	size_t size = region_size(len);
 	char *p;
 
+	if (own_part()) {
+		p = part_alloc(len);
+		regions.live += p != NULL;
+		return p;
+	}
 	if (size > REGIONS_SIZE - regions.used)
 		return NULL;
 	p = regions.base + regions.used;
@@ -190,6 +227,12 @@ void *sim_machine_alloc(size_t len)
 {
 	char *p = own.base + own.used;
 
+	if (own_part()) {
+		p = part_alloc(len);
+		if (!p)
+			sim_violation("the simulated machine itself is out of memory");
+		return p;
+	}
 	len = (len + 63) & ~(size_t)63;
 	if (len > BLOCKS_SIZE - own.used)
 		sim_violation("the simulated machine itself is out of memory");
@@ -239,6 +282,7 @@ void sim_arena_reset(void)
 	ASAN_UNPOISON_MEMORY_REGION(blocks.base, blocks.used);
 	blocks.used = 0;
 	blocks.live = 0;
+	memset(part_used, 0, sizeof(part_used));
 	serial = 0;
 	memset(free_blocks, 0, sizeof(free_blocks));
 	area_clean(&regions);

@@ -3,10 +3,10 @@
  * disk.c: a file on a simulated disk, and the store that the engine has of it.
  *
  * The disk moves blocks of SIM_BLOCK bytes, each in one piece. Requests of the
- * loops are moved by a task of their own, which at every step picks any of them
- * and moves some of its blocks: they overlap, and end in any order. A blocking
- * call moves its blocks itself, with steps in between, and so overlaps with the
- * others too. A block is allocated by writing or allocating it.
+ * loops are moved by tasks, the devices, one each, a step for some of its blocks: so
+ * they overlap, and end in any order. A blocking call moves its blocks itself, with
+ * steps in between, and so overlaps with the others too. A block is allocated by
+ * writing or allocating it.
  *
  * What the engine has promised in store.h is checked: no write past the length,
  * never two writes of a block at once, and (strict) no punch, zero or shrink
@@ -17,8 +17,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/queue.h>
 
-#define IOS_MAX 128u
+#define DEVICES 4u		/* where any may serve any task */
+#define DEVICES_MAX 16u
 
 enum op_kind { OP_READ, OP_WRITE, OP_TAKE, OP_RELEASE };
 
@@ -50,7 +52,7 @@ struct store {
 
 /* A request of a loop. */
 struct request {
-	struct request *next;	/* when it is free */
+	TAILQ_ENTRY(request) link;	/* waits for a device, or is free */
 	struct mkw__os_loop *loop;
 	struct mkw__os_io *io;
 	struct sim_disk *disk;
@@ -58,12 +60,30 @@ struct request {
 	size_t moved;
 	int res;
 };
+TAILQ_HEAD(requests, request);
+
+struct device {
+	struct sim_task *task;		/* NULL: not started yet */
+	struct request *request;	/* NULL: idle */
+	struct requests waiting;	/* for this one; with transactions */
+};
 
 static struct sim_disk *disks;
-static struct request *requests[IOS_MAX];
-static unsigned request_count;
-static struct request *free_requests;
-static struct sim_task *device;
+static struct device devices[DEVICES_MAX];
+static unsigned devices_prepared;	/* each for one task's requests */
+static struct requests waiting, free_requests;
+
+/* A few at most: beyond the end of a small file all blocks are one. */
+static void touch_blocks(enum sim_object kind, struct sim_disk *d, uint64_t off,
+			 uint64_t end, unsigned mode)
+{
+	uint64_t last = d->capacity, b = off / SIM_BLOCK;
+
+	for (; sim_recording && b < last && b * SIM_BLOCK < end; b++)
+		sim_touch(kind, d, b, mode);
+	if (end > last * SIM_BLOCK)
+		sim_touch(kind, d, 0xffff, mode);
+}
 
 /* ---- the platter ------------------------------------------------------ */
 
@@ -87,9 +107,11 @@ static void grow(struct sim_disk *d, uint64_t len)
 	d->capacity = blocks;
 }
 
-/* False: the disk is full. */
+/* False: the disk is full. Whether it is matters only where it can be. */
 static bool set_allocated(struct sim_disk *d, uint64_t block, bool on)
 {
+	if (d->space && on != d->allocated[block])
+		sim_touch(SIM_O_DISK, d, 0, SIM_WRITE);
 	if (on && !d->allocated[block] && d->space && d->used >= d->space)
 		return false;
 	d->used += (uint64_t)on - d->allocated[block];
@@ -171,10 +193,22 @@ static bool collide(const struct op *a, const struct op *b, bool strict)
 	return strict && (a->kind == OP_TAKE || b->kind == OP_TAKE);
 }
 
+/* Reads commute; writes are told of other writes, too. */
+static void touch_op(struct sim_disk *d, const struct op *op)
+{
+	if (op->kind == OP_READ || op->kind == OP_TAKE)
+		touch_blocks(SIM_O_READING, d, op->start, op->end,
+			     op->kind == OP_READ ? SIM_READ : SIM_WRITE);
+	if (op->kind != OP_READ)
+		touch_blocks(SIM_O_WRITING, d, op->start, op->end, SIM_WRITE);
+}
+
 static void op_begin(struct sim_disk *d, struct op *op, enum op_kind kind,
 		     uint64_t start, uint64_t end)
 {
 	*op = (struct op){ d->ops, kind, start, end, sim_task_self()->name };
+	touch_op(d, op);
+	sim_touch(SIM_O_DISK, d, 0, SIM_READ);
 	if (kind == OP_WRITE && end > d->len)
 		sim_violation("task %s writes [%llu, %llu) past the store's length %llu",
 			      op->who, (unsigned long long)start,
@@ -194,13 +228,15 @@ static void op_end(struct sim_disk *d, struct op *op)
 {
 	struct op **p = &d->ops;
 
+	touch_op(d, op);
 	while (*p != op)
 		p = &(*p)->next;
 	*p = op->next;
 }
 
-static int fail(unsigned *countdown)
+static int fail(struct sim_disk *d, unsigned *countdown)
 {
+	sim_touch(SIM_O_DISK, d, 0, *countdown ? SIM_WRITE : SIM_READ);
 	return *countdown && --*countdown == 0 ? -EIO : 0;
 }
 
@@ -210,7 +246,8 @@ static int fail(unsigned *countdown)
 static size_t some_blocks(uint64_t off, size_t len)
 {
 	uint64_t blocks = (off + len + SIM_BLOCK - 1) / SIM_BLOCK - off / SIM_BLOCK;
-	uint64_t n = sim_env_random(2) ? blocks : 1 + sim_env_random(blocks);
+	uint64_t n = sim_config()->transactions ? 1 :
+		     sim_env_random(2) ? blocks : 1 + sim_env_random(blocks);
 	uint64_t end = (off / SIM_BLOCK + n) * SIM_BLOCK;
 
 	return end - off < len ? end - off : len;
@@ -221,6 +258,9 @@ static void platter_read(struct sim_disk *d, uint64_t off, char *buf, size_t n)
 {
 	size_t inside = off >= d->len ? 0 : d->len - off < n ? d->len - off : n;
 
+	touch_blocks(SIM_O_BLOCK, d, off, off + n, SIM_READ);
+	sim_touch(SIM_O_DISK, d, 0, SIM_READ);
+
 	memset(buf, 0, n);
 	if (inside)
 		memcpy(buf, d->data + off, inside);
@@ -229,6 +269,7 @@ static void platter_read(struct sim_disk *d, uint64_t off, char *buf, size_t n)
 static int platter_write(struct sim_disk *d, uint64_t off, const char *buf,
 			 size_t n)
 {
+	touch_blocks(SIM_O_BLOCK, d, off, off + n, SIM_WRITE);
 	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + n; b++)
 		if (!set_allocated(d, b, true))
 			return -ENOSPC;
@@ -238,35 +279,21 @@ static int platter_write(struct sim_disk *d, uint64_t off, const char *buf,
 
 static void platter_clear(struct sim_disk *d, uint64_t off, uint64_t n)
 {
+	touch_blocks(SIM_O_BLOCK, d, off, off + n, SIM_WRITE);
 	grow(d, off + n);
 	memset(d->data + off, 0, n);
 }
 
 /* ---- requests of loops ------------------------------------------------ */
 
-static void request_end(unsigned i)
+/* Moves some blocks of a request; false: none is left. */
+static bool request_move(struct request *r)
 {
-	struct request *r = requests[i];
-
-	requests[i] = requests[--request_count];
-	op_end(r->disk, &r->op);
-	sim_trace(r->io->write ? "disk: wrote [%llu, %llu)" : "disk: read [%llu, %llu)",
-		  r->io->off, r->io->off + r->io->len, 0);
-	sim_loop_ended(r->loop, r->io, r->res);
-	r->next = free_requests;
-	free_requests = r;
-}
-
-static void request_move(unsigned i)
-{
-	struct request *r = requests[i];
 	uint64_t off = r->io->off + r->moved;
 	size_t n;
 
-	if (r->moved == r->io->len) {
-		request_end(i);
-		return;
-	}
+	if (r->moved == r->io->len)
+		return false;
 	n = some_blocks(off, r->io->len - r->moved);
 	if (r->io->write)
 		r->res = platter_write(r->disk, off,
@@ -276,45 +303,113 @@ static void request_move(unsigned i)
 	sim_trace(r->io->write ? ".disk: writes [%llu, %llu)" :
 				 ".disk: reads [%llu, %llu)", off, off + n, 0);
 	r->moved = r->res ? r->io->len : r->moved + n;
+	return true;
+}
+
+static void request_end(struct request *r)
+{
+	op_end(r->disk, &r->op);
+	sim_trace(r->io->write ? "disk: wrote [%llu, %llu)" : "disk: read [%llu, %llu)",
+		  r->io->off, r->io->off + r->io->len, 0);
+	sim_loop_ended(r->loop, r->io, r->res);
+	TAILQ_INSERT_HEAD(&free_requests, r, link);
 }
 
 static void device_main(void *arg)
 {
-	(void)arg;
+	struct device *dev = arg;
+
 	for (;;) {
-		while (!request_count)
-			sim_block(SIM_WAITS_WORK, NULL);
-		sim_point();
-		request_move((unsigned)sim_env_random(request_count));
+		struct requests *from = TAILQ_EMPTY(&dev->waiting) ? &waiting :
+								    &dev->waiting;
+		struct request *r = dev->request;
+
+		if (!r) {
+			r = dev->request = TAILQ_FIRST(from);
+			if (!r) {
+				sim_block(SIM_WAITS_WORK, NULL);
+				continue;
+			}
+			TAILQ_REMOVE(from, r, link);
+		}
+		do {
+			sim_point();
+		} while (request_move(r));
+		request_end(r);
+		dev->request = NULL;
 	}
+}
+
+static struct device *device_start(unsigned i)
+{
+	static const char *const names[DEVICES_MAX] = {
+		"disk", "disk-2", "disk-3", "disk-4", "disk-5", "disk-6",
+		"disk-7", "disk-8", "disk-9", "disk-10", "disk-11", "disk-12",
+		"disk-13", "disk-14", "disk-15", "disk-16",
+	};
+
+	TAILQ_INIT(&devices[i].waiting);
+	devices[i].task = sim_task_start(names[i], SIM_DEVICE, device_main,
+					 &devices[i]);
+	return &devices[i];
+}
+
+void sim_disk_prepare(unsigned tasks)
+{
+	devices_prepared = 2 * tasks < DEVICES_MAX ? 2 * tasks : DEVICES_MAX;
+	for (unsigned i = 0; i < devices_prepared; i++)
+		device_start(i);
+}
+
+/* Gives the request to a device: a task's own, or any that is free. */
+static void request_start(struct request *r)
+{
+	unsigned i;
+
+	if (devices_prepared) {
+		i = 2 * sim_self() % devices_prepared;
+		if (devices[i].request)
+			i++;
+		if (devices[i].request) {
+			TAILQ_INSERT_TAIL(&devices[i].waiting, r, link);
+			return;
+		}
+	} else {
+		for (i = 0; i < DEVICES && devices[i].task && devices[i].request; i++)
+			;
+		if (i == DEVICES) {
+			TAILQ_INSERT_TAIL(&waiting, r, link);
+			return;
+		}
+		if (!devices[i].task)
+			device_start(i);
+	}
+	devices[i].request = r;
+	sim_wake(devices[i].task);
 }
 
 static void store_submit(struct mkw__store *st, struct mkw__os_loop *l,
 			 struct mkw__os_io *io)
 {
 	struct sim_disk *d = ((struct store *)st)->disk;
-	struct request *r = free_requests;
+	struct request *r;
 
-	if (request_count == IOS_MAX)
-		sim_violation("more than %u I/Os are in flight", IOS_MAX);
-	if (r)
-		free_requests = r->next;
-	else
-		r = sim_machine_alloc(sizeof(*r));
 	sim_step(io->write ? "submits write of [%llu, %llu)" :
 			     "submits read of [%llu, %llu)",
 		 io->off, io->off + io->len, 0);
+	r = TAILQ_FIRST(&free_requests);
+	if (r && !devices_prepared)
+		TAILQ_REMOVE(&free_requests, r, link);
+	else
+		r = sim_machine_alloc(sizeof(*r));
 	*r = (struct request){ .loop = l, .io = io, .disk = d };
 	op_begin(d, &r->op, io->write ? OP_WRITE : OP_READ, io->off,
 		 io->off + io->len);
-	r->res = fail(io->write ? &d->fail_write : &d->fail_read);
+	r->res = fail(d, io->write ? &d->fail_write : &d->fail_read);
 	if (r->res)
 		r->moved = io->len;
-	requests[request_count++] = r;
 	sim_loop_started(l);
-	if (!device)
-		device = sim_task_start("disk", SIM_DEVICE, device_main, NULL);
-	sim_wake(device);
+	request_start(r);
 }
 
 /* ---- blocking calls --------------------------------------------------- */
@@ -365,7 +460,7 @@ static int store_read(struct mkw__store *st, uint64_t off, void *buf, size_t len
 
 	sim_step("store read of [%llu, %llu)", off, off + len, 0);
 	op_begin(d, &op, OP_READ, off, off + len);
-	err = fail(&d->fail_read);
+	err = fail(d, &d->fail_read);
 	if (!err)
 		err = move(d, false, off, buf, len);
 	sim_step(".store read ends", 0, 0, 0);
@@ -382,7 +477,7 @@ static int store_write(struct mkw__store *st, uint64_t off, const void *buf,
 
 	sim_step("store write of [%llu, %llu)", off, off + len, 0);
 	op_begin(d, &op, OP_WRITE, off, off + len);
-	err = fail(&d->fail_write);
+	err = fail(d, &d->fail_write);
 	if (!err)
 		err = move(d, true, off, (char *)(uintptr_t)buf, len);
 	sim_step(".store write ends", 0, 0, 0);
@@ -413,6 +508,8 @@ static int store_resize(struct mkw__store *st, uint64_t len)
 	else
 		op_begin(d, &op, OP_WRITE, old / mkw__os_page_size() *
 						   mkw__os_page_size(), old);
+	sim_touch(SIM_O_DISK, d, 0, SIM_WRITE);
+	touch_blocks(SIM_O_BLOCK, d, len < old ? len : old, UINT64_MAX, SIM_WRITE);
 	grow(d, len);
 	if (len < old) {
 		/* The last block keeps its head. */
@@ -469,13 +566,14 @@ static int store_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
 	struct sim_disk *d = ((struct store *)st)->disk;
 
 	sim_step("store allocate of [%llu, %llu)", off, off + len, 0);
+	touch_blocks(SIM_O_BLOCK, d, off, off + len, SIM_WRITE);
 	grow(d, off + len);
 	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + len; b++) {
 		if (!set_allocated(d, b, true)) {
 			sim_step(".the disk is full", 0, 0, 0);
 			return -ENOSPC;
 		}
-		if (sim_env_random(4) == 0)
+		if (!sim_config()->transactions && sim_env_random(4) == 0)
 			sim_step(".allocated block %llu", b, 0, 0);
 	}
 	sim_step(".store allocate ends", 0, 0, 0);
@@ -490,6 +588,7 @@ static int store_blocks(struct mkw__store *st, uint64_t off, uint64_t end,
 	uint64_t b = off / SIM_BLOCK, stop = (end + SIM_BLOCK - 1) / SIM_BLOCK;
 
 	sim_step("store: where are blocks of [%llu, %llu)?", off, end, 0);
+	touch_blocks(SIM_O_BLOCK, d, off, end, SIM_READ);
 	grow(d, end);
 	while (b < stop && !d->allocated[b])
 		b++;
@@ -511,6 +610,7 @@ static int store_release(struct mkw__store *st, uint64_t off, uint64_t len)
 
 	sim_step("store release of [%llu, %llu)", off, off + len, 0);
 	op_begin(d, &op, OP_RELEASE, off, off + len);
+	touch_blocks(SIM_O_BLOCK, d, off, off + len, SIM_WRITE);
 	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + len; b++) {
 		for (unsigned i = 0; i < SIM_BLOCK; i++)
 			if (d->data[b * SIM_BLOCK + i])
@@ -528,6 +628,7 @@ static int64_t store_seek(struct mkw__store *st, uint64_t off, bool data)
 	struct sim_disk *d = ((struct store *)st)->disk;
 
 	sim_step(".store seek from %llu", off, 0, 0);
+	touch_blocks(SIM_O_BLOCK, d, 0, UINT64_MAX, SIM_READ);
 	for (uint64_t at = off; at < d->len; at = (at / SIM_BLOCK + 1) * SIM_BLOCK)
 		if (!!d->allocated[at / SIM_BLOCK] == data)
 			return (int64_t)at;
@@ -584,22 +685,23 @@ struct mkw__store *sim_disk_store(struct sim_disk *d)
 void sim_disk_reset(void)
 {
 	disks = NULL;
-	request_count = 0;
-	free_requests = NULL;
-	device = NULL;
+	memset(devices, 0, sizeof(devices));
+	devices_prepared = 0;
+	TAILQ_INIT(&waiting);
+	TAILQ_INIT(&free_requests);
 }
 
-void sim_disk_print(void)
+void sim_disk_print(FILE *to)
 {
 	unsigned n = 0;
 
 	for (struct sim_disk *d = disks; d; d = d->next, n++) {
-		printf("disk %u, %llu bytes; allocated blocks:", n,
+		fprintf(to, "disk %u, %llu bytes; allocated blocks:", n,
 		       (unsigned long long)d->len);
 		for (uint64_t b = 0; b < d->capacity && b < 64; b++)
 			if (d->allocated[b])
-				printf(" %llu=%llx", (unsigned long long)b,
+				fprintf(to, " %llu=%llx", (unsigned long long)b,
 				       (unsigned long long)sim_disk_peek(d, b * SIM_BLOCK));
-		putchar('\n');
+		fputc('\n', to);
 	}
 }

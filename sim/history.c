@@ -51,11 +51,19 @@ uint64_t sim_tick(void)
 	return ++ticks;
 }
 
+uint64_t sim_history_begin(unsigned word, unsigned n)
+{
+	for (unsigned i = word; sim_recording && i < word + n; i++)
+		sim_touch(SIM_O_CLOCK, NULL, i, SIM_READ);
+	return sim_tick();
+}
+
 void sim_history_add(unsigned word, const char *what, bool write,
 		     uint64_t value, uint64_t start, bool maybe)
 {
 	if (word >= word_count)
 		return;
+	sim_touch(SIM_O_CLOCK, NULL, word, SIM_ADD);
 	if (words[word].count == SIM_OPS_MAX)
 		sim_violation("scenario: more than %u operations on word %u",
 			      SIM_OPS_MAX, word);

@@ -31,6 +31,8 @@ struct sim_op {
 /* Forgets everything; every word is 'initial' (or zero, if that is NULL). */
 void sim_history_reset(unsigned words, const uint64_t *initial);
 uint64_t sim_tick(void);
+/* An operation on words [word, word + n) begins now: its start. */
+uint64_t sim_history_begin(unsigned word, unsigned n);
 /* Adds an operation of the current task that ended just now. */
 void sim_history_add(unsigned word, const char *what, bool write,
 		     uint64_t value, uint64_t start, bool maybe);

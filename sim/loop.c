@@ -96,6 +96,7 @@ void sim_loop_notify(struct mkw__os_loop *l)
 void mkw__os_loop_kick(struct mkw__os_loop *l)
 {
 	sim_step(".kick", 0, 0, 0);
+	sim_touch(SIM_O_KICK, l, 0, SIM_ADD);
 	l->kicked = true;
 	sim_loop_notify(l);
 }
@@ -112,6 +113,7 @@ void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
 {
 	if (l->ready_tail - l->ready_head == READY_MAX)
 		sim_violation("more than %u ended I/Os wait on a loop", READY_MAX);
+	sim_touch(SIM_O_ENDED, l, 0, SIM_WRITE);
 	l->ready[l->ready_tail % READY_MAX].io = io;
 	l->ready[l->ready_tail++ % READY_MAX].res = res;
 	sim_loop_notify(l);
@@ -159,6 +161,7 @@ static void run_ended(struct mkw__os_loop *l)
 {
 	unsigned n = l->ready_tail - l->ready_head;
 
+	sim_touch(SIM_O_ENDED, l, 0, SIM_WRITE);
 	if (n > 1)
 		n = 1 + (unsigned)sim_env_random(n);
 	while (n--) {
@@ -178,7 +181,10 @@ static void run_messages(struct mkw__os_loop *l, const struct watch *w)
 	struct mkw__os_fault msgs[SIM_TASKS_MAX];
 	unsigned n;
 
-	if (l->paused || !sim_mmu_pending(w->mmu))
+	if (l->paused)
+		return;
+	sim_touch(SIM_O_MESSAGES, w->mmu, 0, SIM_READ);
+	if (!sim_mmu_pending(w->mmu))
 		return;
 	if (w->before_read) {
 		w->before_read(w->arg);
@@ -196,9 +202,14 @@ void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 	if (l->sleeper)
 		sim_violation("two tasks wait in one loop: %s and %s",
 			      l->sleeper->name, sim_task_self()->name);
-	sim_step(".loop wait", 0, 0, 0);
-	if (!something(l) && timeout_ns)
+	/* As with any wait: who must sleep is there already. */
+	if (!sim_config()->transactions || something(l) || !timeout_ns)
+		sim_step(".loop wait", 0, 0, 0);
+	if (!something(l) && timeout_ns) {
 		sleep_in_loop(l, timeout_ns);
+		sim_point();
+	}
+	sim_touch(SIM_O_KICK, l, 0, SIM_WRITE);
 	l->kicked = false;
 	run_ended(l);
 	for (unsigned i = 0; i < l->watched; i++)

@@ -8,9 +8,11 @@
 #ifndef SIM_MACHINE_H
 #define SIM_MACHINE_H
 
+#include "sim/access.h"
 #include "sim/sim.h"
 
 #define SIM_TASKS_MAX 32u
+#define SIM_HELD_MAX 8u	/* mutexes of one task */
 
 enum sim_wait {
 	SIM_RUNNABLE,
@@ -47,6 +49,14 @@ struct sim_task {
 	unsigned masked;	/* nested mkw__os_signals_block() */
 	const char *label;	/* of the last mkw__os_step() */
 	unsigned run_index;	/* in the list of runnable tasks */
+	bool committed;		/* see sim_point() */
+	struct {
+		const void *mutex;
+		bool seen;	/* to be taken: there was a point since */
+	} held[SIM_HELD_MAX];
+	unsigned held_count;
+	const void *quiet;	/* a mutex whose data are told, not measured */
+	uint64_t random;	/* of sim_random(): its own, so that no order matters */
 	void *sp;
 	char *stack;
 	void *fiber;		/* TSan's */
@@ -60,14 +70,33 @@ struct sim_task *sim_task_get(unsigned id);
 unsigned sim_task_count(void);
 struct sim_task *sim_task_start(const char *name, enum sim_kind kind,
 				void (*fn)(void *arg), void *arg);
-/* A scheduling point that is not a step of the story. */
+/*
+ * A scheduling point that is not a step of the story: before something that other
+ * tasks may see. Before taking a lock: _acquire(). After giving one up, or letting
+ * somebody else go on: _release(). Before an atomic access: _atomic().
+ *
+ * Where config->transactions, only some are: between two of them a task makes first
+ * what commutes with later steps of others (locks taken), then one thing that
+ * commutes with nothing, then what commutes with earlier ones (locks given back),
+ * so that the whole is as good as done at once (Lipton). The data under a
+ * lock, and what has an owner, commute anyway.
+ */
 void sim_point(void);
+void sim_point_acquire(void);
+void sim_point_release(void);
+void sim_point_atomic(void);
+/* Is the engine's memory told of instead of measured just now? */
+bool sim_memory_is_quiet(void);
 /* Leaves the processor until sim_wake(). */
 void sim_block(enum sim_wait wait, const void *on);
 void sim_wake(struct sim_task *t);
 const struct sim_config *sim_config(void);
 uint64_t sim_clock_ns(void);
-/* Random numbers of the machine's own oddities: true once in n. */
+uint64_t sim_next_random(uint64_t *state);
+/*
+ * Random numbers of the machine's own oddities: true once in n. With transactions
+ * they are constants, since the order in which they are drawn is not to matter.
+ */
 uint64_t sim_env_random(uint64_t below);
 bool sim_odd(unsigned n);
 
@@ -76,6 +105,8 @@ bool sim_odd(unsigned n);
 /* Records a step of the current task; a format that begins with '.' is minor. */
 void sim_trace(const char *fmt, uint64_t a, uint64_t b, uint64_t c);
 void sim_trace_label(const char *what);
+/* The same for a format that was made at run time, and lasts. */
+void sim_trace_note(const char *fmt, uint64_t a);
 void sim_trace_reset(void);
 uint64_t sim_trace_hash(void);
 /*
@@ -90,13 +121,17 @@ void sim_arena_reset(void);
 /* How many blocks and regions are not given back. */
 unsigned sim_arena_live(char *list, size_t size);
 uint64_t sim_arena_offset(const void *p);
-/* The machine's own memory, gone with the run; zero. */
+/*
+ * The machine's own memory, gone with the run; zero. As all memory of a run with
+ * transactions it has an address that depends on nothing but who asks for it and
+ * what he asked for before.
+ */
 void *sim_machine_alloc(size_t len);
 
 /* ---- mmu.c, loop.c, disk.c -------------------------------------------- */
 
 void sim_mmu_reset(void);
-void sim_mmu_print(void);
+void sim_mmu_print(FILE *to);
 /* What the engine left behind, or NULL. */
 const char *sim_mmu_left(void);
 /* Moves at most max fault messages out of mmu's queue. */
@@ -111,7 +146,9 @@ void sim_loop_started(struct mkw__os_loop *l);
 void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
 unsigned sim_loops_open(void);
 void sim_loop_reset(void);
+/* Two devices for each of the first tasks, so that none depends on the order. */
+void sim_disk_prepare(unsigned tasks);
 void sim_disk_reset(void);
-void sim_disk_print(void);
+void sim_disk_print(FILE *to);
 
 #endif /* SIM_MACHINE_H */

@@ -1,66 +1,54 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * mkwrite sim: plays scenarios on the simulated machine, seed after seed, until
- * one breaks a promise.
+ * main.c: mkwrite sim: plays scenarios on the simulated machine, seed after seed or
+ * under all schedules, until one breaks a promise.
  *
  * Every option has a default; see usage(). Exit status: 0 no violation, 1 a
  * violation (its story and how to see it again are printed), 2 wrong usage.
- * Progress goes to stderr, and only to a terminal.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "core/testing.h"
-#include "sim/stage.h"
+#include "sim/cli.h"
+#include "sim/coverage.h"
 
-static struct {
-	const struct scenario *scenario;	/* NULL: all */
-	struct stage_options stage;
-	const char *mutant;
-	uint64_t first, last;
-	bool one_seed, trace;
-} opt = {
-	.stage.policy = STAGE_RETRY, .first = 1, .last = 1000,
+struct cli cli = {
+	.stage.policy = STAGE_RETRY, .first = 1, .last = 1000, .play = -1,
+	.limit = 1000000, .preemptions = 3,
 };
-
-static const char *const policies[] = { "none", "invalidate", "retry" };
-
-struct totals {
-	uint64_t runs, steps;
-	double start;
-};
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 static void usage(FILE *to)
 {
 	fprintf(to,
 		"usage: mkwrite sim [--scenario NAME] [--policy none|invalidate|retry]\n"
-		"                   [--seeds A..B | --seed S] [--mutant NAME] [--r0-off]\n"
-		"                   [--old-kernel] [--trace]\n"
+		"                   [--seeds A..B | --seed S | --exhaustive [--limit N]]\n"
+		"                   [--mutant NAME] [--r0-off] [--old-kernel] [--coverage]\n"
+		"                   [--trace] [--json FILE]\n"
+		"       mkwrite sim --scenario NAME --seed S|--play N --schedule LIST ...\n"
+		"       mkwrite sim --mutants\n"
 		"       mkwrite sim --list\n"
 		"\n"
-		"Runs the engine on a simulated machine, under a schedule that the seed picks.\n"
+		"Runs the engine on a simulated machine, under schedules that seeds pick, or all.\n"
 		"\n"
 		"  --scenario NAME  one scenario; without it, all of them\n"
 		"  --policy P       how faults are excluded; default retry\n"
 		"  --seeds A..B     seeds A to B; default 1..1000\n"
 		"  --seed S         one seed, and its trace hash\n"
+		"  --exhaustive     all schedules of the scenario's small plays\n"
+		"  --limit N        give up after N schedules of a play, and bound preemptions\n"
+		"  --play N         one small play\n"
+		"  --schedule LIST  replay a schedule, as a violation printed it\n"
 		"  --mutant NAME    with a planted bug (--list has the names)\n"
+		"  --mutants        plant every bug in turn; each must be noticed\n"
 		"  --r0-off         copy to and from mapped buffers with the file's locks held\n"
 		"  --old-kernel     with the userfaultfd of Linux 6.1\n"
+		"  --coverage       which page states and lock nestings were taken; 1 if not all\n"
 		"  --trace          print every step\n"
-		"  --list           the scenarios and planted bugs\n"
+		"  --json FILE      the results, for programs\n"
+		"  --list           the scenarios, their small plays, and the planted bugs\n"
 		"\n"
 		"Exit status: 0 no violation, 1 a violation was found, 2 wrong usage.\n");
 }
@@ -76,6 +64,16 @@ static void list(void)
 	printf("scenarios:\n");
 	for (unsigned i = 0; i < scenario_count; i++)
 		printf("  %-32s %s\n", scenarios[i].name, scenarios[i].about);
+	printf("small plays (--exhaustive):\n");
+	for (unsigned i = 0; i < small_count; i++) {
+		const struct small *sm = &smalls[i];
+
+		printf("  %2u %-29s %s: \"%s\" then", i, sm->scenario,
+		       sm->in_thread ? "inline" : "pager", sm->setup);
+		for (unsigned t = 0; t < SMALL_TASKS && sm->task[t]; t++)
+			printf(" \"%s\"", sm->task[t]);
+		printf("\n");
+	}
 	printf("planted bugs (--mutant):\n");
 #define MKW_MUTANT(name, breaks) printf("  %-32s %s\n", #name, breaks);
 #include "core/mutants.def"
@@ -99,11 +97,11 @@ static void parse_seeds(const char *text)
 {
 	char *end;
 
-	opt.first = number("--seeds", text, &end);
+	cli.first = number("--seeds", text, &end);
 	if (strncmp(end, "..", 2))
 		wrong("--seeds", text, "a range such as 1..1000 is wanted");
-	opt.last = number("--seeds", end + 2, &end);
-	if (*end || opt.last < opt.first)
+	cli.last = number("--seeds", end + 2, &end);
+	if (*end || cli.last < cli.first)
 		wrong("--seeds", text, "a range such as 1..1000 is wanted");
 }
 
@@ -111,26 +109,26 @@ static void parse_seed(const char *text)
 {
 	char *end;
 
-	opt.first = opt.last = number("--seed", text, &end);
+	cli.first = cli.last = number("--seed", text, &end);
 	if (*end)
 		wrong("--seed", text, "a number is wanted");
-	opt.one_seed = true;
+	cli.one_seed = true;
 }
 
 static void parse_scenario(const char *text)
 {
 	for (unsigned i = 0; i < scenario_count; i++)
 		if (!strcmp(text, scenarios[i].name))
-			opt.scenario = &scenarios[i];
-	if (!opt.scenario)
+			cli.scenario = &scenarios[i];
+	if (!cli.scenario)
 		wrong("--scenario", text, "there is no such scenario; --list names them");
 }
 
 static void parse_policy(const char *text)
 {
 	for (unsigned i = 0; i < 3; i++)
-		if (!strcmp(text, policies[i])) {
-			opt.stage.policy = i;
+		if (!strcmp(text, cli_policies[i])) {
+			cli.stage.policy = i;
 			return;
 		}
 	wrong("--policy", text, "none, invalidate or retry is wanted");
@@ -142,8 +140,60 @@ static void parse_mutant(const char *text)
 
 	if (m < 0)
 		wrong("--mutant", text, "there is no such planted bug; --list names them");
-	opt.mutant = text;
-	opt.stage.mutants = (uint64_t)1 << m;
+	cli.mutant = text;
+	cli.stage.mutants = (uint64_t)1 << m;
+}
+
+static void parse_limit(const char *text)
+{
+	char *end;
+
+	cli.limit = number("--limit", text, &end);
+	if (*end || !cli.limit)
+		wrong("--limit", text, "a number of schedules is wanted");
+}
+
+static void parse_play(const char *text)
+{
+	char *end;
+	uint64_t n = number("--play", text, &end);
+
+	if (*end || n >= small_count)
+		wrong("--play", text, "there is no such play; --list numbers them");
+	cli.play = (int)n;
+}
+
+static void parse_schedule(const char *text)
+{
+	if (!sim_segments_parse(text, &cli.schedule))
+		wrong("--schedule", text, "a list such as 3.12,4.1 is wanted: task, points");
+	cli.replay = true;
+}
+
+static void parse_json(const char *text)
+{
+	cli.json = text;
+}
+
+/* An option without a value. */
+static bool parse_flag(const char *arg)
+{
+	static const struct {
+		const char *name;
+		bool *flag;
+	} flags[] = {
+		{ "--trace", &cli.trace }, { "--r0-off", &cli.stage.r0_off },
+		{ "--old-kernel", &cli.stage.old_kernel },
+		{ "--exhaustive", &cli.exhaustive }, { "--mutants", &cli.mutants },
+		{ "--coverage", &cli.coverage },
+	};
+
+	for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+		if (!strcmp(arg, flags[i].name)) {
+			*flags[i].flag = true;
+			return true;
+		}
+	return false;
 }
 
 static void parse(int argc, char **argv)
@@ -154,7 +204,9 @@ static void parse(int argc, char **argv)
 	} options[] = {
 		{ "--seeds", parse_seeds }, { "--seed", parse_seed },
 		{ "--scenario", parse_scenario }, { "--policy", parse_policy },
-		{ "--mutant", parse_mutant },
+		{ "--mutant", parse_mutant }, { "--limit", parse_limit },
+		{ "--play", parse_play }, { "--schedule", parse_schedule },
+		{ "--json", parse_json },
 	};
 	unsigned n = sizeof(options) / sizeof(options[0]), o;
 
@@ -167,18 +219,8 @@ static void parse(int argc, char **argv)
 			list();
 			exit(0);
 		}
-		if (!strcmp(argv[i], "--trace")) {
-			opt.trace = true;
+		if (parse_flag(argv[i]))
 			continue;
-		}
-		if (!strcmp(argv[i], "--r0-off")) {
-			opt.stage.r0_off = true;
-			continue;
-		}
-		if (!strcmp(argv[i], "--old-kernel")) {
-			opt.stage.old_kernel = true;
-			continue;
-		}
 		for (o = 0; o < n && strcmp(argv[i], options[o].name); o++)
 			;
 		if (o == n) {
@@ -190,89 +232,24 @@ static void parse(int argc, char **argv)
 			wrong("option", argv[i - 1], "it wants a value; --help explains");
 		options[o].parse(argv[i]);
 	}
-}
-
-/* ---- runs -------------------------------------------------------------- */
-
-static void tell(const struct scenario *s, uint64_t seed,
-		 const struct sim_result *res)
-{
-	const char *policy = policies[opt.stage.policy];
-
-	printf("\n%s, policy %s, seed %llu:\n", s->name, policy,
-	       (unsigned long long)seed);
-	if (!opt.trace)
-		sim_print_story(false);
-	printf("\n");
-	sim_print_state();
-	printf("\nviolation after %llu steps: %s\n",
-	       (unsigned long long)res->steps, res->message);
-	printf("trace hash %016llx\n", (unsigned long long)res->hash);
-	printf("again: mkwrite sim --scenario %s --policy %s%s%s%s%s --seed %llu\n",
-	       s->name, policy, opt.mutant ? " --mutant " : "",
-	       opt.mutant ? opt.mutant : "", opt.stage.r0_off ? " --r0-off" : "",
-	       opt.stage.old_kernel ? " --old-kernel" : "",
-	       (unsigned long long)seed);
-}
-
-static void progress(const struct scenario *s, uint64_t seed,
-		     const struct totals *t)
-{
-	static double last;
-
-	if (!isatty(STDERR_FILENO) || now() - last < 0.2)
-		return;
-	last = now();
-	fprintf(stderr, "\r%-32s seed %llu, %.0f schedules/s  ", s->name,
-		(unsigned long long)seed,
-		(double)t->runs / (last - t->start + 1e-9));
-}
-
-static void progress_end(void)
-{
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "\r%78s\r", "");
-}
-
-/* All seeds of one scenario. False: a violation, which has been told. */
-static bool run_scenario(const struct scenario *s)
-{
-	struct totals t = { .start = now() };
-	struct sim_result res;
-	bool good = true;
-	uint64_t seed = opt.first;
-	double took;
-
-	for (;; seed++) {
-		good = scenario_run(s, &opt.stage, seed, opt.trace, &res);
-		t.runs++;
-		t.steps += res.steps;
-		if (!good || seed == opt.last)
-			break;
-		if (t.runs % 64 == 0)
-			progress(s, seed, &t);
-	}
-	took = now() - t.start;
-	progress_end();
-	if (!good)
-		tell(s, seed, &res);
-	printf("%-32s %-10s %8llu schedules %10llu steps %7.2f s %8.0f schedules/s %s\n",
-	       s->name, policies[opt.stage.policy], (unsigned long long)t.runs,
-	       (unsigned long long)t.steps, took, (double)t.runs / took,
-	       good ? "clean" : "VIOLATION");
-	if (opt.one_seed && good)
-		printf("trace hash %016llx\n", (unsigned long long)res.hash);
-	fflush(stdout);
-	return good;
+	if (cli.replay && !cli.scenario)
+		wrong("--schedule", "", "it wants the --scenario that it is a schedule of");
 }
 
 int main(int argc, char **argv)
 {
-	bool good = true;
+	int status;
 
 	parse(argc, argv);
-	for (unsigned i = 0; i < scenario_count && good; i++)
-		if (!opt.scenario || opt.scenario == &scenarios[i])
-			good = run_scenario(&scenarios[i]);
-	return good ? 0 : 1;
+	if (cli.mutants)
+		status = campaign_mutants();
+	else if (cli.replay)
+		status = campaign_replay();
+	else if (cli.exhaustive)
+		status = campaign_search();
+	else
+		status = campaign_seeds();
+	if (cli.coverage && !sim_coverage_print(stdout) && !status)
+		status = 1;
+	return report_end() ? status : 2;
 }

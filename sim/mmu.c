@@ -100,6 +100,29 @@ static uint64_t page_number(uintptr_t addr)
 	return sim_is_fake(addr) ? (addr - VA_BASE) / psize() : addr;
 }
 
+/* What is touched, for a search: page-table entries, frames and their words. */
+static void touch_pte(uintptr_t addr, unsigned mode)
+{
+	sim_touch(SIM_O_PTE, NULL, page_number(addr), mode);
+}
+
+static void touch_frame(struct mkw__os_frames *fr, uint64_t index, unsigned mode)
+{
+	sim_touch(SIM_O_FRAME, fr, index, mode);
+}
+
+static void touch_words(struct mkw__os_frames *fr, uint64_t off, size_t len,
+			unsigned mode)
+{
+	for (uint64_t w = off / 8; len && w <= (off + len - 1) / 8; w++)
+		sim_touch(SIM_O_WORD, fr, w, mode);
+}
+
+static void touch_length(struct mkw__os_frames *fr, unsigned mode)
+{
+	sim_touch(SIM_O_LENGTH, fr, 0, mode);
+}
+
 /* ---- frames ----------------------------------------------------------- */
 
 static char *page_alloc(void)
@@ -147,11 +170,13 @@ void mkw__os_frames_destroy(struct mkw__os_frames *fr)
 /* Takes the page out of every mapping; its frame stays. */
 static void unmap_page(struct mkw__os_frames *fr, uint64_t index, bool poison_too)
 {
+	sim_touch(SIM_O_ADDRESSES, NULL, 0, SIM_READ);
 	for (unsigned i = 0; i < va_high; i++) {
 		struct vpage *vp = &va[i];
 
 		if (vp->fr != fr || vp->index != index)
 			continue;
+		touch_pte(VA_BASE + i * psize(), SIM_WRITE);
 		if (vp->pte == PTE_WP)
 			vp->pte = PTE_MARKER;
 		else if (vp->pte == PTE_RW ||
@@ -170,6 +195,7 @@ static void drop(struct mkw__os_frames *fr, uint64_t first, uint64_t end,
 	for (uint64_t i = first; i < end; i++) {
 		sim_step(".frame of page %llu dropped", i, 0, 0);
 		unmap_page(fr, i, truncate);
+		touch_frame(fr, i, SIM_WRITE);
 		if (fr->page[i]) {
 			page_free(fr->page[i]);
 			fr->page[i] = NULL;
@@ -196,6 +222,7 @@ int mkw__os_frames_resize(struct mkw__os_frames *fr, uint64_t len)
 		fr->capacity = 2 * pages;
 	}
 	sim_step("frames_resize to %llu pages", pages, 0, 0);
+	touch_length(fr, SIM_WRITE);
 	fr->pages = pages;
 	if (pages < old)
 		drop(fr, pages, old, true);
@@ -216,6 +243,8 @@ int mkw__os_frames_drop(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
 
 static char *frame_of(struct mkw__os_frames *fr, uint64_t index)
 {
+	touch_length(fr, SIM_READ);
+	touch_frame(fr, index, SIM_READ);
 	return index < fr->pages ? fr->page[index] : NULL;
 }
 
@@ -260,6 +289,7 @@ static enum sim_outcome call_handler(uintptr_t addr, bool write)
 
 static void message_send(struct mkw__os_mmu *mmu, struct sim_task *t)
 {
+	sim_touch(SIM_O_MESSAGES, mmu, 0, SIM_WRITE);
 	mmu->pending[mmu->pending_count++] = t;
 	sim_counts.messages++;
 	if (mmu->loop)
@@ -283,6 +313,8 @@ static void sleep_in_fault(struct vpage *vp, uintptr_t addr, bool write)
 		  page_number(addr), 0, 0);
 	self->fault_addr = addr;
 	self->fault_write = write;
+	/* Two that go to sleep commute, and so do two that wake. */
+	sim_touch(SIM_O_SLEEP, NULL, page_number(addr), SIM_READ);
 	message_send(vp->mmu, self);
 	sim_block(SIM_WAITS_FAULT, vp->mmu);
 	sim_trace(".woken, accesses page %llu again", page_number(addr), 0, 0);
@@ -305,6 +337,7 @@ static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 
 		sim_step(write ? ".store to page %llu" : ".load from page %llu",
 			 page_number(addr), 0, 0);
+		touch_pte(addr, SIM_READ);
 		vp = vpage_at(addr);
 		if (!vp || !vp->enabled || (write && !vp->writable))
 			return SIM_SEGV;
@@ -312,10 +345,13 @@ static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 		    (vp->pte == PTE_RW || (vp->pte == PTE_WP && !write))) {
 			if (!vp->fr->page[vp->index])
 				sim_violation("the simulated machine maps a page without frame");
+			touch_words(vp->fr, vp->index * psize() + addr % psize(), 1,
+				    write ? SIM_WRITE : SIM_READ);
 			*bytes = vp->fr->page[vp->index] + addr % psize();
 			return SIM_OK;
 		}
 		o = SIM_OK;
+		touch_length(vp->fr, SIM_READ);
 		if (vp->barred || vp->pte == PTE_POISON ||
 		    vp->index >= vp->fr->pages) {
 			o = call_handler(addr, write);
@@ -381,6 +417,13 @@ static bool bad_host_address(const void *p)
 	return !sim_is_fake((uintptr_t)p) && (uintptr_t)p < 65536;
 }
 
+/* Memory of the host has one user at a time. */
+static void own_memory(const char *what)
+{
+	if (!sim_config()->transactions)
+		sim_step(what, 0, 0, 0);
+}
+
 int mkw__os_user_read(void *dst, const void *user_src, size_t len)
 {
 	uintptr_t src = (uintptr_t)user_src;
@@ -392,7 +435,7 @@ int mkw__os_user_read(void *dst, const void *user_src, size_t len)
 
 		n = piece(src + done, len - done);
 		if (!sim_is_fake(src + done))
-			sim_step(".reads its buffer", 0, 0, 0);
+			own_memory(".reads its buffer");
 		else if (access_bytes(src + done, false, &p) != SIM_OK)
 			return -EFAULT;
 		memcpy((char *)dst + done, p, n);
@@ -411,7 +454,7 @@ int mkw__os_user_write(void *user_dst, const void *src, size_t len)
 
 		n = piece(dst + done, len - done);
 		if (!sim_is_fake(dst + done))
-			sim_step(".writes its buffer", 0, 0, 0);
+			own_memory(".writes its buffer");
 		else if (access_bytes(dst + done, true, &p) != SIM_OK)
 			return -EFAULT;
 		memcpy(p, (const char *)src + done, n);
@@ -444,6 +487,7 @@ int mkw__os_frames_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
 		if (n > sizeof(tmp))
 			n = sizeof(tmp);
 		sim_step(".frames_read of page %llu", (off + done) / psize(), 0, 0);
+		touch_words(fr, off + done, n, SIM_READ);
 		memcpy(tmp, alias(fr, off + done, "frames_read"), n);
 		if (!sim_is_fake((uintptr_t)dst + done)) {
 			memcpy((char *)dst + done, tmp, n);
@@ -476,6 +520,7 @@ int mkw__os_frames_write(struct mkw__os_frames *fr, uint64_t off,
 		} else {
 			memcpy(tmp, (const char *)src + done, n);
 		}
+		touch_words(fr, off + done, n, SIM_WRITE);
 		memcpy(alias(fr, off + done, "frames_write"), tmp, n);
 	}
 	return 0;
@@ -486,6 +531,7 @@ void mkw__os_frames_zero(struct mkw__os_frames *fr, uint64_t off, size_t len)
 	for (size_t done = 0, n; done < len; done += n) {
 		n = piece(off + done, len - done);
 		sim_step(".frames_zero in page %llu", (off + done) / psize(), 0, 0);
+		touch_words(fr, off + done, n, SIM_WRITE);
 		memset(alias(fr, off + done, "frames_zero"), 0, n);
 	}
 }
@@ -508,6 +554,8 @@ static int page_insert(struct mkw__os_frames *fr, uint64_t index, char *page)
 {
 	int err = 0;
 
+	touch_length(fr, SIM_READ);
+	touch_frame(fr, index, SIM_WRITE);
 	if (index >= fr->pages)
 		err = -EFAULT;
 	else if (fr->page[index])
@@ -586,6 +634,7 @@ int mkw__os_map(struct mkw__os_mmu *mmu, struct mkw__os_frames *fr,
 	if (!len || off % psize() || hint % psize() || n > VA_PAGES / 2)
 		return -EINVAL;
 	sim_step("map %llu pages from page %llu", n, off / psize(), 0);
+	sim_touch(SIM_O_ADDRESSES, NULL, 0, SIM_WRITE);
 	first = (unsigned)((hint - VA_BASE) / psize());
 	if (!hint || !sim_is_fake(hint) || first + n > VA_PAGES) {
 		if (fixed)
@@ -599,6 +648,8 @@ int mkw__os_map(struct mkw__os_mmu *mmu, struct mkw__os_frames *fr,
 	}
 	if (first + n > VA_PAGES)
 		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++)
+		touch_pte(VA_BASE + (first + i) * psize(), SIM_WRITE);
 	for (unsigned i = 0; i < n; i++)
 		va[first + i] = (struct vpage){
 			.fr = fr, .mmu = mmu,
@@ -616,6 +667,7 @@ int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable)
 	for (uintptr_t a = addr; a < addr + len; a += psize()) {
 		struct vpage *vp = vpage_at(a);
 
+		touch_pte(a, SIM_WRITE);
 		if (!vp)
 			return -ENOMEM;
 		vp->enabled = true;
@@ -628,9 +680,12 @@ int mkw__os_unmap(uintptr_t addr, size_t len)
 {
 	sim_step("unmap %llu pages at page %llu", (len + psize() - 1) / psize(),
 		 page_number(addr), 0);
-	for (uintptr_t a = addr; a < addr + len; a += psize())
+	sim_touch(SIM_O_ADDRESSES, NULL, 0, SIM_WRITE);
+	for (uintptr_t a = addr; a < addr + len; a += psize()) {
+		touch_pte(a, SIM_WRITE);
 		if (vpage_at(a))
 			va_clear((unsigned)page_number(a), 1);
+	}
 	return 0;
 }
 
@@ -639,6 +694,8 @@ int mkw__os_unmap(uintptr_t addr, size_t len)
 void mkw__os_wake(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len)
 {
 	sim_step(".wake page %llu", page_number(addr), 0, 0);
+	for (uintptr_t a = addr; a < addr + len; a += psize())
+		sim_touch(SIM_O_SLEEP, NULL, page_number(a), SIM_ADD);
 	for (unsigned i = 0; i < sim_task_count(); i++) {
 		struct sim_task *t = sim_task_get(i);
 
@@ -646,8 +703,10 @@ void mkw__os_wake(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len)
 		    t->fault_addr - addr >= len)
 			continue;
 		for (unsigned j = mmu->pending_count; j-- > 0;)
-			if (mmu->pending[j] == t)
+			if (mmu->pending[j] == t) {
+				sim_touch(SIM_O_MESSAGES, mmu, 0, SIM_WRITE);
 				message_drop(mmu, j);
+			}
 		sim_wake(t);
 	}
 }
@@ -680,6 +739,7 @@ static int resolve_page(struct mkw__os_mmu *mmu, uintptr_t addr,
 	else
 		sim_step(src ? "copy to page %llu" : "continue page %llu",
 			 page_number(addr), 0, 0);
+	touch_pte(addr, SIM_WRITE);
 	vp = vpage_at(addr);
 	if (!vp || vp->mmu != mmu) {
 		if (page)
@@ -761,6 +821,7 @@ int mkw__os_pte_protect(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len,
 		sim_step(wp ? "write-protect page %llu" :
 			      "lift write protection of page %llu",
 			 page_number(a), 0, 0);
+		touch_pte(a, SIM_WRITE);
 		vp = vpage_at(a);
 		if (!vp)
 			continue;	/* a hole is passed over */
@@ -787,9 +848,11 @@ int mkw__os_pte_poison(struct mkw__os_mmu *mmu, uintptr_t addr)
 
 	pages_check("pte_poison", addr, psize());
 	sim_step("poison page %llu", page_number(addr), 0, 0);
+	touch_pte(addr, SIM_WRITE);
 	vp = vpage_at(addr);
 	if (!vp || vp->mmu != mmu)
 		return -ENOENT;
+	touch_length(vp->fr, SIM_READ);
 	if (vp->index >= vp->fr->pages)
 		return -EFAULT;
 	/* What is there is zapped first, and a marker lifted. */
@@ -808,6 +871,7 @@ int mkw__os_pte_heal(uintptr_t addr, size_t len, bool writable)
 		struct vpage *vp;
 
 		sim_step(".heal page %llu", page_number(a), 0, 0);
+		touch_pte(a, SIM_WRITE);
 		vp = vpage_at(a);
 		if (vp)
 			vp->barred = false;
@@ -824,6 +888,7 @@ int mkw__os_pte_zap(uintptr_t addr, size_t len)
 		struct vpage *vp;
 
 		sim_step("zap page %llu", page_number(a), 0, 0);
+		touch_pte(a, SIM_WRITE);
 		vp = vpage_at(a);
 		if (!vp)
 			err = -ENOMEM;
@@ -879,9 +944,12 @@ unsigned sim_mmu_read(struct mkw__os_mmu *mmu, struct mkw__os_fault *msgs,
 {
 	unsigned n = 0;
 
+	sim_touch(SIM_O_MESSAGES, mmu, 0, SIM_WRITE);
 	while (n < max && mmu->pending_count) {
 		struct sim_task *t = mmu->pending[0];
 		struct vpage *vp = vpage_at(t->fault_addr);
+
+		touch_pte(t->fault_addr, SIM_READ);
 
 		msgs[n++] = (struct mkw__os_fault){
 			.addr = t->fault_addr, .write = t->fault_write,
@@ -924,7 +992,7 @@ static uint64_t word_at(const char *p)
 	return v;
 }
 
-void sim_mmu_print(void)
+void sim_mmu_print(FILE *to)
 {
 	static const char *const names[] = {
 		"not mapped", "mapped writable", "mapped write-protected",
@@ -933,16 +1001,16 @@ void sim_mmu_print(void)
 	unsigned file = 0;
 
 	for (struct mkw__os_frames *fr = all_frames; fr; fr = fr->next, file++) {
-		printf("frames %u, %llu pages:\n", file,
+		fprintf(to, "frames %u, %llu pages:\n", file,
 		       (unsigned long long)fr->pages);
 		for (uint64_t i = 0; i < fr->capacity && i < 64; i++)
 			if (fr->page[i])
-				printf("  page %llu: first word %llx\n",
+				fprintf(to, "  page %llu: first word %llx\n",
 				       (unsigned long long)i,
 				       (unsigned long long)word_at(fr->page[i]));
 		for (unsigned i = 0; i < va_high && i < 256; i++)
 			if (va[i].fr == fr)
-				printf("  address page %u -> page %u, %s%s%s\n", i,
+				fprintf(to, "  address page %u -> page %u, %s%s%s\n", i,
 				       va[i].index, names[va[i].pte],
 				       va[i].barred ? ", barred" : "",
 				       va[i].mmu->in_thread ? ", in-thread" : "");

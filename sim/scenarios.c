@@ -24,6 +24,7 @@ static void play_roles(const struct role *roles, unsigned n)
 {
 	unsigned id[ROLES_MAX];
 
+	stage_begin(n);
 	for (unsigned i = 0; i < n; i++)
 		id[i] = sim_spawn(roles[i].name, roles[i].fn, NULL);
 	for (unsigned i = 0; i < n; i++)
@@ -485,7 +486,7 @@ static void remapper(void *arg)
 {
 	(void)arg;
 	for (unsigned i = 0; i < rounds; i++)
-		stage_remap(map1, sim_random(2));
+		stage_remap(map1, sim_random(2), sim_random(2));
 }
 
 static void map1_toucher(void *arg)

@@ -23,6 +23,9 @@
 #ifndef SIM_H
 #define SIM_H
 
+#include <limits.h>
+#include <stdio.h>
+
 #include "os/os.h"
 #include "store/store.h"
 
@@ -30,11 +33,16 @@
 
 /*
  * Who runs next. tasks[0..n) are the numbers of those that can, current the
- * index of the one that runs now, or n when it cannot go on. Returns an index.
+ * index of the one that runs now, or n when it cannot go on. Returns an index, or
+ * SIM_ABANDON: the run ends here, without a verdict. woken(), or NULL: by the
+ * running task, or (idle) because nobody else could go on.
  */
+#define SIM_ABANDON UINT_MAX
+
 struct sim_scheduler {
 	unsigned (*choose)(struct sim_scheduler *s, const uint8_t *tasks,
 			   unsigned n, unsigned current);
+	void (*woken)(struct sim_scheduler *s, unsigned task, bool idle);
 };
 
 struct sim_config {
@@ -44,11 +52,13 @@ struct sim_config {
 	bool oddities;		/* spurious EAGAIN, short counts */
 	bool old_kernel;	/* Linux 6.1: no protected CONTINUE, no POISON */
 	bool trace;		/* print every step as it happens */
-	struct sim_scheduler *scheduler; /* NULL: random, by the seed */
+	bool transactions;	/* fewer points, the same outcomes; see machine.h */
+	struct sim_scheduler *scheduler; /* NULL: by the seed */
 };
 
 struct sim_result {
 	bool violated;
+	bool abandoned;		/* by the scheduler */
 	char message[2048];
 	uint64_t steps;
 	uint64_t hash;		/* of every step and its arguments */
@@ -58,10 +68,13 @@ struct sim_result {
 bool sim_run(const struct sim_config *cfg, void (*root)(void *arg), void *arg,
 	     struct sim_result *res);
 
-/* Prints the steps of the last run, as many as were kept; all: minor ones too. */
-void sim_print_story(bool all);
+/*
+ * Prints the major steps of the last run, as many as were kept, from the mark
+ * SIM_BEGINS on; of those after SIM_ENDS only the last.
+ */
+void sim_print_story(FILE *to);
 /* Prints every task, what it waits for, page tables, frames and disk. */
-void sim_print_state(void);
+void sim_print_state(FILE *to);
 
 /* ---- inside a run ----------------------------------------------------- */
 
@@ -76,6 +89,8 @@ unsigned sim_self(void);
 
 /* A scheduling point, and a line of the story. Up to three %llx or %llu. */
 void sim_step(const char *fmt, uint64_t a, uint64_t b, uint64_t c);
+enum sim_mark { SIM_BEGINS, SIM_ENDS, SIM_MARKS };
+void sim_trace_mark(enum sim_mark mark);
 /* The number of the last step: a clock that orders events. */
 uint64_t sim_now(void);
 /* Lets every other task run until nothing but time could go on. */

@@ -24,6 +24,8 @@
 #include "core/map.h"
 #include "core/testing.h"
 #include "sim/history.h"
+#include "sim/machine.h"
+#include "sim/search.h"
 
 #define WORD 8u
 #define PAGES_MAX 64u
@@ -31,7 +33,7 @@
 struct stage_options stage_options;
 struct stage stage;
 
-static uint64_t next_value;
+static uint64_t next_value[SIM_TASKS_MAX];
 /* For stray blocks: ticks. */
 static struct {
 	uint64_t last_write;	/* the end of the last that put data there */
@@ -62,13 +64,13 @@ void stage_open(unsigned pages, unsigned frames)
 	memset(&stage, 0, sizeof(stage));
 	memset(page_times, 0, sizeof(page_times));
 	memset(appended, 0, sizeof(appended));
-	next_value = 0;
+	memset(next_value, 0, sizeof(next_value));
 	stage.page = mkw__os_page_size();
 	stage.pages = pages;
 	stage.words_per_page = (unsigned)(stage.page / WORD);
 	stage.words = pages * stage.words_per_page;
 	/* Often the middle of the file, where the engine's leaves meet. */
-	if (pages > 1 && sim_random(4) == 0)
+	if (!stage_options.search && pages > 1 && sim_random(4) == 0)
 		stage.base = (63 - sim_random(pages - 1)) * stage.page;
 	if (pages > PAGES_MAX)
 		sim_violation("scenario: %u pages, %u at most", pages, PAGES_MAX);
@@ -95,7 +97,7 @@ void stage_open(unsigned pages, unsigned frames)
 	sim_disk_strict(stage.disk, stage_options.policy != STAGE_NONE);
 
 	/* Of which little passes; or a flusher that is always about. */
-	opt.writeback_age_ms = sim_random(2) ? 0 : 1;
+	opt.writeback_age_ms = stage_options.search || sim_random(2) ? 0 : 1;
 	opt.policy = stage_options.policy == STAGE_INVALIDATE ?
 			     MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY;
 	check(mkw_engine_open(&opt, &stage.engine), "mkw_engine_open()");
@@ -121,7 +123,38 @@ unsigned stage_map_any(void)
 	return stage_map(sim_random(2), true);
 }
 
+void stage_begin(unsigned roles)
+{
+	sim_trace_mark(SIM_BEGINS);
+	if (!stage_options.search)
+		return;
+	/* Main, pager, flusher, roles. */
+	sim_disk_prepare(3 + roles);
+	sim_settle();
+	sim_trace_mark(SIM_BEGINS);
+	sim_search_start();
+}
+
+void stage_end(void)
+{
+	sim_settle();
+	sim_search_stop();
+	sim_trace_mark(SIM_ENDS);
+}
+
 /* ---- recording -------------------------------------------------------- */
+
+/*
+ * An operation on these words begins: says so, and gives its start. No later point
+ * comes before its first step that others can see: a start that is as late as
+ * it can be leaves the fewest excuses.
+ */
+static uint64_t begin(const char *fmt, unsigned word, unsigned n, uint64_t c)
+{
+	sim_point_acquire();
+	sim_trace(fmt, word, word + n, c);
+	return sim_history_begin(word, n);
+}
 
 static unsigned page_of(unsigned word)
 {
@@ -130,7 +163,7 @@ static unsigned page_of(unsigned word)
 
 static uint64_t new_value(void)
 {
-	return ((uint64_t)sim_self() << 16) + ++next_value;
+	return ((uint64_t)sim_self() << 16) + ++next_value[sim_self()];
 }
 
 /* Some of the words get data, at some time from 'start' on. */
@@ -175,9 +208,11 @@ static void check_access(enum sim_outcome o, const char *what, unsigned word)
 
 void stage_load(unsigned map, unsigned word)
 {
-	uint64_t start = sim_tick(), v = 0;
-	enum sim_outcome o = sim_load(stage.map[map] + word * WORD, &v);
+	uint64_t start = begin(".loads word %llu", word, 1, 0), v = 0;
+	enum sim_outcome o;
 
+	sim_touch(SIM_O_STAGE, NULL, map, SIM_READ);
+	o = sim_load(stage.map[map] + word * WORD, &v);
 	check_access(o, "a load", word);
 	if (o == SIM_OK)
 		sim_history_add(word, "load", false, v, start, false);
@@ -185,9 +220,11 @@ void stage_load(unsigned map, unsigned word)
 
 void stage_store(unsigned map, unsigned word)
 {
-	uint64_t start = sim_tick(), v = new_value();
+	uint64_t start = begin(".stores to word %llu", word, 1, 0);
+	uint64_t v = new_value();
 	enum sim_outcome o;
 
+	sim_touch(SIM_O_STAGE, NULL, map, SIM_READ);
 	if (stage.read_only[map])
 		map = 0;
 	o = sim_store(stage.map[map] + word * WORD, v);
@@ -225,17 +262,17 @@ static void check_count(ssize_t r, unsigned n, unsigned flags, const char *what)
 
 void stage_read(unsigned word, unsigned n, unsigned flags)
 {
-	uint64_t buf[n], start = sim_tick();
+	uint64_t buf[n], start;
 	ssize_t r;
 
-	sim_step(flags & MKW_DIRECT ? "direct read of words [%llu, %llu)" :
-				      "pread of words [%llu, %llu)",
-		 word, word + n, 0);
+	start = begin(flags & MKW_DIRECT ? "direct read of words [%llu, %llu)" :
+					   "pread of words [%llu, %llu)",
+		      word, n, 0);
 	memset(buf, 0xee, sizeof(buf));
 	r = mkw_pread(stage.file, buf, sizeof(buf), at(word), flags);
 	check_count(r, n, flags, read_name(flags));
-	sim_step("the read returns %llu bytes, the first word is %llx", (uint64_t)r,
-		 r > 0 ? buf[0] : 0, 0);
+	sim_trace("the read returns %llu bytes, the first word is %llx", (uint64_t)r,
+		  r > 0 ? buf[0] : 0, 0);
 	for (unsigned i = 0; r > 0 && i < (unsigned)r / WORD; i++)
 		sim_history_add(word + i, read_name(flags), false, buf[i],
 				start, false);
@@ -253,16 +290,16 @@ static void record_write(unsigned word, unsigned n, const uint64_t *values,
 
 void stage_write(unsigned word, unsigned n, unsigned flags)
 {
-	uint64_t buf[n], start = sim_tick();
+	uint64_t buf[n], start;
 	bool may_end_short;
 	ssize_t r;
 
 	for (unsigned i = 0; i < n; i++)
 		buf[i] = new_value();
-	sim_step(flags & MKW_DIRECT ?
-			 "direct write of words [%llu, %llu), the first %llx" :
-			 "pwrite of words [%llu, %llu), the first %llx",
-		 word, word + n, buf[0]);
+	start = begin(flags & MKW_DIRECT ?
+			      "direct write of words [%llu, %llu), the first %llx" :
+			      "pwrite of words [%llu, %llu), the first %llx",
+		      word, n, buf[0]);
 	r = mkw_pwrite(stage.file, buf, sizeof(buf), at(word), flags);
 	may_end_short = stage.may_end_short;
 	stage.may_end_short = false;	/* a write makes the file longer */
@@ -270,25 +307,26 @@ void stage_write(unsigned word, unsigned n, unsigned flags)
 	stage.may_end_short = may_end_short;
 	if (r == -EAGAIN)
 		return;
-	sim_step("the write has returned", 0, 0, 0);
+	sim_trace("the write has returned", 0, 0, 0);
 	record_write(word, n, buf, r, start, write_name(flags));
 }
 
 void stage_append(unsigned n)
 {
-	uint64_t buf[n], start = sim_tick();
+	uint64_t buf[n], start;
 	unsigned word;
 	off_t end;
 	ssize_t r;
 
 	for (unsigned i = 0; i < n; i++)
 		buf[i] = new_value();
-	sim_step("appends %llu words, the first %llx", n, buf[0], 0);
+	/* Nobody knows yet which words. */
+	start = begin("appends words [%llu, %llu), the first %llx", 0, n, buf[0]);
 	r = mkw_append(stage.file, buf, sizeof(buf), 0, &end);
 	if (r != (ssize_t)sizeof(buf))
 		sim_violation("an append of %u words returned %lld", n,
 			      (long long)r);
-	sim_step("the append has returned: it went to offset %llu",
+	sim_trace("the append has returned: it went to offset %llu",
 		 (uint64_t)end, 0, 0);
 	word = (unsigned)(((uint64_t)end - stage.base) / WORD);
 	for (unsigned w = word; w < word + n && w < SIM_WORDS_MAX; w++) {
@@ -308,33 +346,34 @@ void stage_append(unsigned n)
 void stage_read_into(unsigned map, unsigned to, unsigned word, unsigned n,
 		     unsigned flags)
 {
-	uint64_t buf[n], start = sim_tick();
+	uint64_t buf[n], start;
 	ssize_t r;
 
-	sim_step(flags & MKW_DIRECT ?
-			 "direct read of words [%llu, %llu) into the mapping at word %llu" :
-			 "pread of words [%llu, %llu) into the mapping at word %llu",
-		 word, word + n, to);
+	begin(flags & MKW_DIRECT ?
+		      "direct read of words [%llu, %llu) into the mapping at word %llu" :
+		      "pread of words [%llu, %llu) into the mapping at word %llu",
+	      word, n, to);
+	start = sim_history_begin(to, n);
 	for (unsigned i = 0; i < n; i++)
 		buf[i] = STAGE_OLD + word + i;
 	r = mkw_pread(stage.file, (void *)(stage.map[map] + to * WORD), n * WORD,
 		      at(word), flags);
 	if (r != -EFAULT || !stage.may_end_short)
 		check_count(r, n, 0, "a read into a mapping");
-	sim_step("the copy returns %llu", (uint64_t)r, 0, 0);
+	sim_trace("the copy returns %llu", (uint64_t)r, 0, 0);
 	record_write(to, n, buf, r, start, "read into");
 }
 
 void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
 		      unsigned flags)
 {
-	uint64_t buf[n], start = sim_tick();
+	uint64_t buf[n], start;
 	ssize_t r;
 
-	sim_step(flags & MKW_DIRECT ?
-			 "direct write of words [%llu, %llu) out of the mapping at word %llu" :
-			 "pwrite of words [%llu, %llu) out of the mapping at word %llu",
-		 word, word + n, from);
+	start = begin(flags & MKW_DIRECT ?
+			      "direct write of words [%llu, %llu) out of the mapping at word %llu" :
+			      "pwrite of words [%llu, %llu) out of the mapping at word %llu",
+		      word, n, from);
 	for (unsigned i = 0; i < n; i++)
 		buf[i] = STAGE_OLD + from + i;
 	r = mkw_pwrite(stage.file, (void *)(stage.map[map] + from * WORD),
@@ -342,7 +381,7 @@ void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
 	if (r != (ssize_t)(n * WORD) && !(r == -EFAULT && stage.may_end_short))
 		sim_violation("a write of %u bytes out of a mapping returned %lld",
 			      n * WORD, (long long)r);
-	sim_step("the copy returns %llu", (uint64_t)r, 0, 0);
+	sim_trace("the copy returns %llu", (uint64_t)r, 0, 0);
 	record_write(word, n, buf, r, start, "write from");
 }
 
@@ -350,24 +389,22 @@ void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
 
 void stage_punch(unsigned word, unsigned n)
 {
-	uint64_t start = sim_tick();
+	uint64_t start = begin("punches words [%llu, %llu)", word, n, 0);
 
-	sim_step("punches words [%llu, %llu)", word, word + n, 0);
 	check(mkw_fallocate(stage.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			    at(word), n * WORD), "punching a hole");
-	sim_step("the punch has returned", 0, 0, 0);
+	sim_trace("the punch has returned", 0, 0, 0);
 	record_zeros(word, n, start, "punch");
 	took(word, n, start);
 }
 
 void stage_zero(unsigned word, unsigned n)
 {
-	uint64_t start = sim_tick();
+	uint64_t start = begin("zeroes words [%llu, %llu)", word, n, 0);
 
-	sim_step("zeroes words [%llu, %llu)", word, word + n, 0);
 	check(mkw_fallocate(stage.file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 			    at(word), n * WORD), "zeroing a range");
-	sim_step("the zeroing has returned", 0, 0, 0);
+	sim_trace("the zeroing has returned", 0, 0, 0);
 	record_zeros(word, n, start, "zero range");
 	wrote(word, n);
 }
@@ -388,12 +425,12 @@ void stage_allocate(unsigned word, unsigned n)
  */
 void stage_truncate(unsigned size)
 {
-	uint64_t start = sim_tick();
+	uint64_t start = begin("truncates to %llu words of %llu", size,
+			       stage.words - size, 0);
 
-	sim_step("truncates to %llu words", size, 0, 0);
 	stage.may_end_short = true;
 	check(mkw_truncate(stage.file, at(size)), "truncating");
-	sim_step("the truncation has returned", 0, 0, 0);
+	sim_trace("the truncation has returned", 0, 0, 0);
 	record_zeros(size, stage.words - size, start, "truncate");
 	took(size, stage.words - size, start);
 }
@@ -414,23 +451,24 @@ static void unmap(uintptr_t addr, size_t len)
 	check(mkw_unmap((void *)addr, len), "mkw_unmap()");
 }
 
-void stage_remap(unsigned map, bool in_parts)
+void stage_remap(unsigned map, bool in_parts, bool in_thread)
 {
 	uintptr_t old = stage.map[map];
 	void *addr;
 
 	stage.may_vanish = true;
 	sim_step("unmaps and maps again", 0, 0, 0);
+	sim_touch(SIM_O_STAGE, NULL, map, SIM_WRITE);
 	if (in_parts)
 		unmap(old + stage.page, stage.page);
 	unmap(old, stage.pages * stage.page);
 	check(mkw_map(stage.file, NULL, stage.pages * stage.page,
 		      PROT_READ | PROT_WRITE,
-		      sim_random(2) ? MKW_MAP_INLINE : 0, at(0), &addr),
-	      "mkw_map()");
+		      in_thread ? MKW_MAP_INLINE : 0, at(0), &addr), "mkw_map()");
+	sim_step("the mapping is back", 0, 0, 0);
+	sim_touch(SIM_O_STAGE, NULL, map, SIM_WRITE);
 	stage.read_only[map] = false;
 	stage.map[map] = (uintptr_t)addr;
-	sim_step("the mapping is back", 0, 0, 0);
 }
 
 void stage_break_disk(unsigned read, unsigned write)
@@ -524,9 +562,10 @@ static void stray_blocks(void)
 
 void stage_close(void)
 {
-	bool early = sim_random(2), had_failed = stage.may_fail;
+	bool early = stage_options.search || sim_random(2);
+	bool had_failed = stage.may_fail;
 
-	sim_settle();
+	stage_end();
 	stage.may_vanish = false;
 	stage_break_disk(0, 0);
 	stage.may_fail = had_failed;
@@ -555,7 +594,7 @@ void stage_close(void)
 	sim_history_judge();
 
 	/* Closing against a flusher at work is worth a try, too. */
-	if (sim_random(2)) {
+	if (stage_options.search || sim_random(2)) {
 		sim_calm();
 		mkw__engine_verify(stage.engine);
 	}
@@ -567,26 +606,32 @@ void stage_close(void)
 
 /* ---- runs -------------------------------------------------------------- */
 
-static void play(void *arg)
+static void play_main(void *arg)
 {
-	const struct scenario *s = arg;
+	const struct play *p = arg;
 
-	s->play();
+	if (p->small)
+		small_play(p->small);
+	else
+		p->scenario->play();
 }
 
-bool scenario_run(const struct scenario *s, const struct stage_options *opt,
-		  uint64_t seed, bool trace, struct sim_result *res)
+bool play_run(const struct play *p, struct sim_scheduler *scheduler, bool trace,
+	      struct sim_result *res)
 {
 	struct sim_config cfg = {
-		.seed = seed,
-		.page_size = s->page_size,
-		.step_limit = s->step_limit,
+		.seed = p->seed,
+		.page_size = p->small ? SMALL_PAGE : p->scenario->page_size,
+		.step_limit = p->small ? SMALL_LIMIT : p->scenario->step_limit,
 		/* Half of the runs on a machine that has no rare moods. */
-		.oddities = seed % 2,
-		.old_kernel = opt->old_kernel,
+		.oddities = !p->small && p->seed % 2,
+		.old_kernel = p->options.old_kernel,
 		.trace = trace,
+		.transactions = p->small,
+		.scheduler = scheduler,
 	};
 
-	stage_options = *opt;
-	return sim_run(&cfg, play, (void *)(uintptr_t)s, res);
+	stage_options = p->options;
+	stage_options.search = p->small;
+	return sim_run(&cfg, play_main, (void *)(uintptr_t)p, res);
 }

@@ -13,6 +13,7 @@
 #define SIM_STAGE_H
 
 #include "mkwrite/mkwrite.h"
+#include "sim/search.h"
 #include "sim/sim.h"
 
 #define STAGE_OLD 0xa000u
@@ -25,6 +26,7 @@ struct stage_options {
 	uint64_t mutants;	/* as mkw__testing.mutants */
 	bool r0_off;
 	bool old_kernel;	/* as sim_config.old_kernel */
+	bool search;		/* of a small play: nothing is left to chance */
 };
 extern struct stage_options stage_options;
 
@@ -52,6 +54,12 @@ void stage_open(unsigned pages, unsigned frames);
 unsigned stage_map(bool in_thread, bool writable);
 /* By the seed, in thread or not. */
 unsigned stage_map_any(void);
+/*
+ * Between them is what a search varies: from before the first role is started to
+ * when all have ended and nothing goes on any more.
+ */
+void stage_begin(unsigned roles);
+void stage_end(void);
 /*
  * When all tasks have ended: reads everything in every way, syncs, compares
  * with the disk, looks for stray blocks, has the engine verify itself, closes
@@ -81,7 +89,7 @@ void stage_allocate(unsigned word, unsigned n);
 void stage_truncate(unsigned words);
 void stage_sync(void);
 /* Unmaps all of it, or one page and then the rest, and maps it again. */
-void stage_remap(unsigned map, bool in_parts);
+void stage_remap(unsigned map, bool in_parts, bool in_thread);
 /* The nth read (write) of the disk from now on fails; 0: none. */
 void stage_break_disk(unsigned read, unsigned write);
 /* Pages from `page` on become holes, and so many blocks are left on the disk. */
@@ -101,8 +109,40 @@ struct scenario {
 extern const struct scenario scenarios[];
 extern const unsigned scenario_count;
 
-/* One run of a scenario by a seed. True: no violation. */
-bool scenario_run(const struct scenario *s, const struct stage_options *opt,
-		  uint64_t seed, bool trace, struct sim_result *res);
+/* ---- small plays, to be searched exhaustively ---------------------------- */
+
+#define SMALL_PAGE 32u		/* bytes: four words, two blocks */
+#define SMALL_TASKS 3u
+#define SMALL_LIMIT 20000u	/* points; more is called a livelock */
+
+/*
+ * What each task does, in words of a letter and numbers; small.c explains. The
+ * setup is done before the search begins.
+ */
+struct small {
+	const char *scenario;
+	unsigned pages, frames;
+	bool in_thread;		/* who serves the faults of the mappings */
+	const char *setup, *task[SMALL_TASKS];
+};
+extern const struct small smalls[];
+extern const unsigned small_count;
+
+/* Plays it, in the running machine. */
+void small_play(const struct small *sm);
+
+/* ---- runs ---------------------------------------------------------------- */
+
+/* One run: of a scenario by a seed, or of a small play. */
+struct play {
+	const struct scenario *scenario;
+	const struct small *small;	/* NULL: by the seed */
+	uint64_t seed;
+	struct stage_options options;
+};
+
+/* scheduler: NULL, the seed's. True: no violation. */
+bool play_run(const struct play *p, struct sim_scheduler *scheduler, bool trace,
+	      struct sim_result *res);
 
 #endif /* SIM_STAGE_H */

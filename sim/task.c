@@ -12,8 +12,7 @@
  * alone has run the engine's threads IDLE_LIMIT times and no application task
  * came to a step, it is a deadlock.
  *
- * The random scheduler stays with the running task with a probability that the
- * seed picks: some bugs need a switch at every step, others a long run.
+ * Who is chosen is a scheduler's affair (schedule.c, search.c).
  */
 #include "sim/machine.h"
 
@@ -23,6 +22,8 @@
 #include <sys/mman.h>
 
 #include "sim/sanitize.h"
+#include "sim/schedule.h"
+#include "sim/search.h"
 #include "sim/switch.h"
 #include "sync/sync.h"
 
@@ -47,22 +48,20 @@ static struct {
 	uint64_t clock_ns;
 	unsigned idle;		/* jumps of time since an application's step */
 	uint64_t steps;
-	uint64_t random_schedule, random_env, random_work;
-	uint64_t stay_mask;
+	uint64_t random_env, random_work;	/* work: seeds of tasks */
 	bool calm;
 	void *host_sp;
 	void *host_fake_stack;
 	const void *host_stack;
 	size_t host_stack_size;
 	void *host_fiber;
-	struct sim_scheduler random;
 } m;
 
 struct sim_counts sim_counts;
 
 /* ---- random numbers --------------------------------------------------- */
 
-static uint64_t next_random(uint64_t *state)
+uint64_t sim_next_random(uint64_t *state)
 {
 	uint64_t z = *state += 0x9e3779b97f4a7c15u;
 
@@ -73,34 +72,24 @@ static uint64_t next_random(uint64_t *state)
 
 static uint64_t random_below(uint64_t *state, uint64_t below)
 {
-	return ((next_random(state) >> 32) * below) >> 32;
+	return ((sim_next_random(state) >> 32) * below) >> 32;
 }
 
 uint64_t sim_random(uint64_t below)
 {
-	return random_below(&m.random_work, below);
+	return random_below(&sim_task_self()->random, below);
 }
 
 uint64_t sim_env_random(uint64_t below)
 {
+	if (m.config.transactions)
+		return below - 1;
 	return random_below(&m.random_env, below);
 }
 
 bool sim_odd(unsigned n)
 {
 	return m.config.oddities && !m.calm && random_below(&m.random_env, n) == 0;
-}
-
-static unsigned choose_random(struct sim_scheduler *s, const uint8_t *tasks,
-			      unsigned n, unsigned current)
-{
-	uint64_t r = next_random(&m.random_schedule);
-
-	(void)s;
-	(void)tasks;
-	if (current < n && (r & m.stay_mask))
-		return current;
-	return (unsigned)(((r >> 32) * n) >> 32);
 }
 
 /* ---- switching -------------------------------------------------------- */
@@ -186,6 +175,7 @@ static _Noreturn void leave(void)
 {
 	void *unused;
 
+	sim_recording = false;
 	m.current = NULL;
 #ifdef SIM_TSAN
 	__tsan_switch_to_fiber(m.host_fiber, 0);
@@ -241,10 +231,18 @@ static void runnable_remove(struct sim_task *t)
 	m.tasks[last].run_index = t->run_index;
 }
 
+static void wake(struct sim_task *t, bool idle)
+{
+	if (t->wait == SIM_RUNNABLE || t->wait == SIM_ENDED)
+		return;
+	runnable_add(t);
+	if (m.config.scheduler->woken)
+		m.config.scheduler->woken(m.config.scheduler, t->id, idle);
+}
+
 void sim_wake(struct sim_task *t)
 {
-	if (t->wait != SIM_RUNNABLE && t->wait != SIM_ENDED)
-		runnable_add(t);
+	wake(t, false);
 }
 
 static struct sim_task *waiting_for(enum sim_wait wait)
@@ -271,7 +269,7 @@ static bool time_passes(void)
 		return false;
 	if (m.clock_ns < first->deadline)
 		m.clock_ns = first->deadline;
-	sim_wake(first);
+	wake(first, true);
 	return true;
 }
 
@@ -281,7 +279,7 @@ static void idle(void)
 	struct sim_task *t = waiting_for(SIM_WAITS_SETTLED);
 
 	if (t) {
-		sim_wake(t);
+		wake(t, true);
 		return;
 	}
 	if (++m.idle > IDLE_LIMIT)
@@ -290,23 +288,44 @@ static void idle(void)
 		sim_violation("deadlock: no task can go on");
 }
 
+/*
+ * In a search: a mutex that is held from one step to another conflicts, where it is
+ * taken and where it is given up, with whoever asks for it. (That all who take it for
+ * a step conflict by its data, if at all, is the point of transactions.)
+ */
+static void show_held(struct sim_task *t)
+{
+	for (unsigned i = 0; i < t->held_count; i++)
+		if (!t->held[i].seen) {
+			t->held[i].seen = true;
+			sim_touch(SIM_O_MUTEX, t->held[i].mutex, 0, SIM_WRITE);
+		}
+}
+
 static void schedule(void)
 {
 	struct sim_scheduler *s = m.config.scheduler;
 	struct sim_task *self = m.current;
-	unsigned n, current;
+	unsigned n, current, next;
 
+	show_held(self);
 	while (!m.runnable_count)
 		idle();
 	n = m.runnable_count;
 	current = self->wait == SIM_RUNNABLE ? self->run_index : n;
-	switch_to(&m.tasks[m.runnable[s->choose(s, m.runnable, n, current)]]);
+	next = s->choose(s, m.runnable, n, current);
+	if (next == SIM_ABANDON) {
+		m.result->abandoned = true;
+		leave();
+	}
+	sim_record(m.runnable[next]);
+	switch_to(&m.tasks[m.runnable[next]]);
+	self->committed = false;
 }
 
-void sim_point(void)
+static void point(struct sim_task *self)
 {
 	uint64_t limit = m.config.step_limit ? m.config.step_limit : STEP_LIMIT;
-	struct sim_task *self = sim_task_self();
 
 	if (++m.steps > limit)
 		sim_violation("livelock: %llu steps and no end",
@@ -317,6 +336,53 @@ void sim_point(void)
 	schedule();
 	if (self->kind == SIM_APP)
 		m.idle = 0;
+}
+
+void sim_point(void)
+{
+	struct sim_task *self = sim_task_self();
+
+	if (!m.config.transactions || self->committed)
+		point(self);
+	self->committed = true;
+}
+
+void sim_point_acquire(void)
+{
+	struct sim_task *self = sim_task_self();
+
+	if (!m.config.transactions || self->committed)
+		point(self);
+}
+
+void sim_point_release(void)
+{
+	struct sim_task *self = sim_task_self();
+
+	if (!m.config.transactions)
+		point(self);
+	self->committed = true;
+}
+
+/*
+ * Before a wait that nobody else sees. What is waited for commutes with all that
+ * follows, and who must wait is where he would be anyway: no point in transactions.
+ */
+static void point_wait(void)
+{
+	if (!m.config.transactions)
+		sim_point();
+}
+
+void sim_point_atomic(void)
+{
+	if (m.current)
+		sim_point();
+}
+
+bool sim_memory_is_quiet(void)
+{
+	return m.current->quiet;
 }
 
 void sim_step(const char *fmt, uint64_t a, uint64_t b, uint64_t c)
@@ -400,11 +466,12 @@ struct sim_task *sim_task_start(const char *name, enum sim_kind kind,
 	*t = (struct sim_task){
 		.id = m.task_count, .name = name, .kind = kind, .fn = fn,
 		.arg = arg, .stack = stack, .fiber = fiber,
-		.deadline = UINT64_MAX,
+		.deadline = UINT64_MAX, .wait = SIM_WAITS_JOIN,
+		.random = m.random_work + m.task_count,
 	};
 	stack_get(t);
 	m.task_count++;
-	runnable_add(t);
+	sim_wake(t);
 	return t;
 }
 
@@ -412,13 +479,13 @@ unsigned sim_spawn(const char *name, void (*fn)(void *arg), void *arg)
 {
 	struct sim_task *t = sim_task_start(name, SIM_APP, fn, arg);
 
-	sim_point();
+	sim_point_release();
 	return t->id;
 }
 
 void sim_join(unsigned task)
 {
-	sim_point();
+	point_wait();
 	while (m.tasks[task].wait != SIM_ENDED)
 		sim_block(SIM_WAITS_JOIN, &m.tasks[task]);
 }
@@ -428,7 +495,7 @@ int mkw__os_thread_start(struct mkw__os_thread **out, const char *name,
 			 void (*fn)(void *arg), void *arg)
 {
 	*out = (struct mkw__os_thread *)sim_task_start(name, SIM_ENGINE, fn, arg);
-	sim_point();
+	sim_point_release();
 	return 0;
 }
 
@@ -513,19 +580,42 @@ static void word_set(_Atomic uint32_t *word, uint32_t v)
 	atomic_store_explicit(word, v, memory_order_relaxed);
 }
 
+static void hold(struct sim_task *t, const void *mutex)
+{
+	if (t->held_count == SIM_HELD_MAX)
+		sim_violation("task %s holds more than %u mutexes", t->name,
+			      SIM_HELD_MAX);
+	t->held[t->held_count].mutex = mutex;
+	t->held[t->held_count++].seen = false;
+}
+
+static void let_go(struct sim_task *t, const void *mutex)
+{
+	unsigned i = 0;
+
+	while (t->held[i].mutex != mutex)
+		i++;
+	if (t->held[i].seen)
+		sim_touch(SIM_O_MUTEX, mutex, 0, SIM_WRITE);
+	t->held[i] = t->held[--t->held_count];
+}
+
 void mkw__os_mutex_lock(struct mkw__os_mutex *mutex)
 {
 	struct sim_task *self = sim_task_self();
 
-	sim_point();
+	sim_point_acquire();
+	sim_touch(SIM_O_MUTEX, mutex, 0, SIM_READ);
 	while (word_get(&mutex->word)) {
 		if (word_get(&mutex->word) == self->id + 1)
 			sim_violation("task %s locks a mutex that it holds",
 				      self->name);
 		sim_trace(".mutex %llx is taken: sleeps", sim_name_of(mutex), 0, 0);
 		sim_block(SIM_WAITS_MUTEX, mutex);
+		sim_touch(SIM_O_MUTEX, mutex, 0, SIM_READ);
 	}
 	word_set(&mutex->word, self->id + 1);
+	hold(self, mutex);
 	sim_trace(".mutex %llx locked", sim_name_of(mutex), 0, 0);
 }
 
@@ -535,8 +625,12 @@ bool mkw__os_mutex_trylock(struct mkw__os_mutex *mutex)
 
 	sim_point();
 	got = !word_get(&mutex->word);
-	if (got)
+	/* Who fails has learnt something. */
+	sim_touch(SIM_O_MUTEX, mutex, 0, SIM_WRITE);
+	if (got) {
 		word_set(&mutex->word, m.current->id + 1);
+		hold(m.current, mutex);
+	}
 	sim_trace(".mutex %llx trylock: %llu", sim_name_of(mutex), got, 0);
 	return got;
 }
@@ -549,16 +643,28 @@ void mkw__os_mutex_unlock(struct mkw__os_mutex *mutex)
 		sim_violation("task %s unlocks a mutex that it does not hold",
 			      self->name);
 	word_set(&mutex->word, 0);
+	let_go(self, mutex);
+	if (self->quiet == mutex)
+		self->quiet = NULL;
 	sim_trace(".mutex %llx unlocked", sim_name_of(mutex), 0, 0);
 	wake_waiters(SIM_WAITS_MUTEX, mutex);
-	sim_point();
+	sim_point_release();
 }
 
+/*
+ * An event's word is 0, or one more than the number of the step that set it. Who
+ * finds it set is after that step as if it had slept.
+ */
 void mkw__os_event_wait(struct mkw__os_event *ev)
 {
-	sim_point();
-	if (word_get(&ev->word))
+	if (!m.config.transactions)
+		sim_point();
+	if (word_get(&ev->word)) {
+		if (m.config.transactions)
+			sim_point_acquire();
+		sim_search_after(word_get(&ev->word) - 1);
 		return;
+	}
 	for (unsigned i = 0; i < m.task_count; i++)
 		if (m.tasks[i].wait == SIM_WAITS_EVENT && m.tasks[i].on == ev)
 			sim_violation("an event has two waiters, %s and %s",
@@ -570,8 +676,11 @@ void mkw__os_event_wait(struct mkw__os_event *ev)
 
 void mkw__os_event_set(struct mkw__os_event *ev)
 {
-	sim_point();
-	word_set(&ev->word, 1);
+	if (m.config.transactions)
+		sim_task_self()->committed = true;
+	else
+		sim_point();
+	word_set(&ev->word, 1 + sim_search_step());
 	sim_trace(".sets an event", 0, 0, 0);
 	wake_waiters(SIM_WAITS_EVENT, ev);
 }
@@ -579,6 +688,25 @@ void mkw__os_event_set(struct mkw__os_event *ev)
 void mkw__os_event_reset(struct mkw__os_event *ev)
 {
 	word_set(&ev->word, 0);
+}
+
+/* ---- range locks ------------------------------------------------------ */
+
+/* Pages of a range lock that are told apart; all further ones are one. */
+#define RANGE_PAGES 8u
+
+void mkw__sim_range(const struct mkw__range_lock *rl,
+		    const struct mkw__range_req *req)
+{
+	unsigned mode = req->exclusive ? SIM_WRITE : SIM_READ;
+	uint64_t first = req->start / mkw__os_page_size();
+	uint64_t last = (req->end - 1) / mkw__os_page_size();
+
+	m.current->quiet = &rl->mutex;
+	for (uint64_t i = first; i <= last && i < RANGE_PAGES; i++)
+		sim_touch(SIM_O_RANGE, rl, i, mode);
+	if (last >= RANGE_PAGES)
+		sim_touch(SIM_O_RANGE, rl, RANGE_PAGES, mode);
 }
 
 /* ---- state, for a person ---------------------------------------------- */
@@ -589,68 +717,69 @@ static const char *const rank_names[] = {
 #undef MKW_RANK
 };
 
-static void print_wait(const struct sim_task *t)
+static void print_wait(FILE *to, const struct sim_task *t)
 {
 	unsigned owner;
 
 	switch (t->wait) {
 	case SIM_RUNNABLE:
-		printf("can run");
+		fprintf(to, "can run");
 		break;
 	case SIM_WAITS_MUTEX:
 		owner = word_get(&((struct mkw__os_mutex *)t->on)->word);
-		printf("waits for a mutex held by %s",
+		fprintf(to, "waits for a mutex held by %s",
 		       owner ? m.tasks[owner - 1].name : "nobody");
 		break;
 	case SIM_WAITS_EVENT:
-		printf("waits for an event that nobody has set");
+		fprintf(to, "waits for an event that nobody has set");
 		break;
 	case SIM_WAITS_FAULT:
-		printf("sleeps in its %s fault at %#llx",
+		fprintf(to, "sleeps in its %s fault at %#llx",
 		       t->fault_write ? "write" : "read",
 		       (unsigned long long)t->fault_addr);
 		break;
 	case SIM_WAITS_LOOP:
-		printf("waits in its event loop");
+		fprintf(to, "waits in its event loop");
 		break;
 	case SIM_WAITS_JOIN:
-		printf("waits for the end of %s",
+		fprintf(to, "waits for the end of %s",
 		       ((const struct sim_task *)t->on)->name);
 		break;
 	case SIM_WAITS_WORK:
-		printf("has no I/O to do");
+		fprintf(to, "has no I/O to do");
 		break;
 	case SIM_WAITS_SETTLED:
-		printf("waits for quiet");
+		fprintf(to, "waits for quiet");
 		break;
 	case SIM_ENDED:
-		printf("has ended");
+		fprintf(to, "has ended");
 		break;
 	}
 }
 
-static void print_task(const struct sim_task *t)
+static void print_task(FILE *to, const struct sim_task *t)
 {
-	printf("  %-9s ", t->name);
-	print_wait(t);
+	fprintf(to, "  %-9s ", t->name);
+	print_wait(to, t);
 	if (t->wait != SIM_ENDED)
 		for (int r = 0; r < MKW__RANK_COUNT; r++)
 			if (t->record.words[r])
-				printf(", holds %s", rank_names[r]);
+				fprintf(to, ", holds %s", rank_names[r]);
 	if (t->in_handler)
-		printf(", in the fault handler");
+		fprintf(to, ", in the fault handler");
 	if (t->label && t->wait != SIM_ENDED)
-		printf(" (last: %s)", t->label);
-	putchar('\n');
+		fprintf(to, " (last: %s)", t->label);
+	fputc('\n', to);
 }
 
-void sim_print_state(void)
+void sim_print_state(FILE *to)
 {
-	printf("tasks:\n");
+	fprintf(to, "tasks:\n");
 	for (unsigned i = 0; i < m.task_count; i++)
-		print_task(&m.tasks[i]);
-	sim_mmu_print();
-	sim_disk_print();
+		if (m.tasks[i].wait != SIM_WAITS_WORK)
+			print_task(to, &m.tasks[i]);
+	sim_mmu_print(to);
+	sim_disk_print(to);
 }
 
 /* ---- a run ------------------------------------------------------------ */
@@ -683,13 +812,12 @@ static void reset(const struct sim_config *cfg, struct sim_result *res)
 	m.config = *cfg;
 	if (!m.config.page_size)
 		m.config.page_size = 64;
-	m.random.choose = choose_random;
 	if (!m.config.scheduler)
-		m.config.scheduler = &m.random;
-	m.random_schedule = next_random(&seed);
-	m.random_env = next_random(&seed);
-	m.random_work = next_random(&seed);
-	m.stay_mask = ((uint64_t)1 << random_below(&m.random_env, 7)) - 1;
+		m.config.scheduler = sim_seeded(sim_next_random(&seed));
+	else
+		sim_next_random(&seed);
+	m.random_env = sim_next_random(&seed);
+	m.random_work = sim_next_random(&seed);
 	m.result = res;
 	m.task_count = m.runnable_count = m.idle = 0;
 	m.steps = 0;
@@ -697,6 +825,7 @@ static void reset(const struct sim_config *cfg, struct sim_result *res)
 	m.clock_ns = 1000000000;
 	memset(res, 0, sizeof(*res));
 	memset(&sim_counts, 0, sizeof(sim_counts));
+	sim_record_reset();
 	sim_trace_reset();
 	sim_arena_reset();
 	sim_mmu_reset();

@@ -22,6 +22,7 @@ bool mkw__inode_pin_locked(struct mkw__inode *in)
 {
 	if (in->dead)
 		return false;
+	mkw__sim_counts(&in->pins);
 	in->pins++;
 	return true;
 }
@@ -41,6 +42,7 @@ void mkw__inode_unpin(struct mkw__inode *in)
 	struct mkw__pool *p = pool(in);
 
 	mkw__mutex_lock(&p->mutex);
+	mkw__sim_counts(&in->pins);
 	/* Under the mutex: once it is set the inode may be freed, and whoever
 	 * frees it takes the mutex first. */
 	if (!--in->pins && in->dead)

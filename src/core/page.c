@@ -18,8 +18,8 @@ static int leaf_cmp(const struct mkw__leaf *a, const struct mkw__leaf *b)
 RB_GENERATE_INTERNAL(mkw__leaf_tree, mkw__leaf, node, leaf_cmp,
 		     static __attribute__((unused)))
 
-/* transitions[from]: the states that may follow; doc/STATES.md. */
-static const unsigned transitions[] = {
+/* doc/STATES.md draws it. */
+const unsigned mkw__page_transitions[] = {
 	[PG_ABSENT] = PG_BIT(PG_FILLING),
 	[PG_FILLING] = PG_BIT(PG_CLEAN) | PG_BIT(PG_DIRTY) | PG_BIT(PG_ABSENT),
 	[PG_CLEAN] = PG_BIT(PG_DIRTY) | PG_BIT(PG_ABSENT),
@@ -108,13 +108,15 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	if (!leaf)
 		mkw__os_panic("page %llu changes to 0x%x without a leaf",
 			      (unsigned long long)idx, word);
-	if (from != to && !(transitions[from] & PG_BIT(to)))
+	if (from != to && !(mkw__page_transitions[from] & PG_BIT(to)))
 		mkw__os_panic("page %llu: no transition from state %d to %d (doc/STATES.md)",
 			      (unsigned long long)idx, from, to);
 	if (to == PG_ABSENT && (word & (PG_MAPPED | PG_WRITABLE | PG_MARK)))
 		mkw__os_panic("page %llu becomes ABSENT with bits 0x%x",
 			      (unsigned long long)idx, word);
 
+	if (from != to)
+		mkw__sim_page(in, idx, from, to);
 	/* A page lock is let go by the task that took it. */
 	if ((word & ~old) & PG_LOCKED)
 		mkw__rank_take(MKW__RANK_PAGE, true);

@@ -62,6 +62,25 @@ static inline bool pg_in(uint32_t word, unsigned mask)
 	return PG_BIT(PG_STATE(word)) & mask;
 }
 
+#ifdef MKW_SIM
+/* The simulator's story, and what of doc/STATES.md its runs have taken. */
+void mkw__sim_page(struct mkw__inode *in, uint64_t idx,
+		   enum mkw__page_state from, enum mkw__page_state to);
+#else
+static inline void mkw__sim_page(struct mkw__inode *in, uint64_t idx,
+				 enum mkw__page_state from,
+				 enum mkw__page_state to)
+{
+	(void)in;
+	(void)idx;
+	(void)from;
+	(void)to;
+}
+#endif
+
+/* [from]: a mask of the states that may follow. */
+extern const unsigned mkw__page_transitions[];
+
 #define MKW__LEAF_PAGES 64u
 
 struct mkw__leaf {

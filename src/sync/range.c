@@ -81,6 +81,7 @@ bool mkw__range_enqueue(struct mkw__range_lock *rl, struct mkw__range_req *req,
 	request_init(req, start, end, exclusive);
 	req->granted = granted;
 	mkw__os_mutex_lock(&rl->mutex);
+	mkw__sim_range(rl, req);
 	now = request_locked(rl, req, true);
 	mkw__os_mutex_unlock(&rl->mutex);
 	return now;
@@ -94,6 +95,7 @@ bool mkw__range_trylock_ticket(struct mkw__range_lock *rl,
 
 	request_init(req, start, end, exclusive);
 	mkw__os_mutex_lock(&rl->mutex);
+	mkw__sim_range(rl, req);
 	now = request_locked(rl, req, false);
 	mkw__os_mutex_unlock(&rl->mutex);
 	return now;
@@ -107,6 +109,7 @@ bool mkw__range_trylock_ahead(struct mkw__range_lock *rl,
 
 	request_init(req, start, end, exclusive);
 	mkw__os_mutex_lock(&rl->mutex);
+	mkw__sim_range(rl, req);
 	now = !blocked_by(&rl->held, req, NULL);
 	if (now)
 		TAILQ_INSERT_TAIL(&rl->held, req, link);
@@ -138,6 +141,7 @@ void mkw__range_unlock_ticket(struct mkw__range_lock *rl,
 	struct mkw__range_req *w, *next;
 
 	mkw__os_mutex_lock(&rl->mutex);
+	mkw__sim_range(rl, req);
 	TAILQ_REMOVE(&rl->held, req, link);
 	for (w = TAILQ_FIRST(&rl->waiting); w; w = next) {
 		next = TAILQ_NEXT(w, link);
@@ -145,6 +149,7 @@ void mkw__range_unlock_ticket(struct mkw__range_lock *rl,
 		if (!conflicts(w, req) || blocked_by(&rl->held, w, NULL) ||
 		    blocked_by(&rl->waiting, w, w))
 			continue;
+		mkw__sim_range(rl, w);
 		TAILQ_REMOVE(&rl->waiting, w, link);
 		TAILQ_INSERT_TAIL(&rl->held, w, link);
 		w->waiting = false;

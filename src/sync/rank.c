@@ -34,6 +34,9 @@ void mkw__rank_take(enum mkw__rank rank, bool tried)
 		if (self->words[r])
 			mkw__os_panic("lock order: waiting for %s while holding %s (sync/rank.def)",
 				      ranks[rank].name, ranks[r].name);
+	for (int r = 0; r < (int)rank; r++)
+		if (self->words[r])
+			mkw__sim_nested((enum mkw__rank)r, rank);
 	self->words[rank]++;
 }
 

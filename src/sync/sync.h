@@ -21,6 +21,17 @@ enum mkw__rank {
 	MKW__RANK_COUNT
 };
 
+#ifdef MKW_SIM
+/* The simulator's coverage: a lock of one rank is waited for under another. */
+void mkw__sim_nested(enum mkw__rank outer, enum mkw__rank inner);
+#else
+static inline void mkw__sim_nested(enum mkw__rank outer, enum mkw__rank inner)
+{
+	(void)outer;
+	(void)inner;
+}
+#endif
+
 #ifdef MKW_CHECKED
 /* Records; take also checks the order (before waiting). */
 void mkw__rank_take(enum mkw__rank rank, bool tried);
@@ -132,6 +143,29 @@ struct mkw__range_lock {
 	struct mkw__range_reqs waiting;
 	enum mkw__rank rank;
 };
+
+#ifdef MKW_SIM
+/*
+ * For a search of all schedules (sim/search.h): until rl->mutex is released, the
+ * caller does nothing but ask for req's range, or give it up, or grant it. Shared
+ * requests commute, which does not show in what they do to the lists.
+ */
+void mkw__sim_range(const struct mkw__range_lock *rl,
+		    const struct mkw__range_req *req);
+/* The same for a number that the caller adds to, or takes from, without a look. */
+void mkw__sim_counts(const void *number);
+#else
+static inline void mkw__sim_counts(const void *number)
+{
+	(void)number;
+}
+static inline void mkw__sim_range(const struct mkw__range_lock *rl,
+				  const struct mkw__range_req *req)
+{
+	(void)rl;
+	(void)req;
+}
+#endif
 
 void mkw__range_init(struct mkw__range_lock *rl, enum mkw__rank rank);
 /* Blocks until granted. Releases and acquires pair through rl->mutex. */

@@ -42,7 +42,7 @@ static void clean(void (*root)(void *arg), uint64_t seeds, bool odd)
 		struct sim_result res = run(root, seed, odd);
 
 		if (res.violated) {
-			sim_print_story(true);
+			sim_print_story(stdout);
 			fail_msg("seed %llu: %s", (unsigned long long)seed,
 				 res.message);
 		}

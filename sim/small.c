@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * small.c: plays small enough that all their schedules can be run.
+ *
+ * Pages have four words and two blocks. A role is a list of words, each a letter
+ * and up to two digits, a page and something inside it:
+ *
+ *   l12  load of word 2 of page 1        s12  store to it
+ *   r1   pread of page 1                 R1   direct read
+ *   w1   pwrite of page 1                w12  of its word 2
+ *   W1   direct write of page 1          W11  of its block 1
+ *   p1   punch of page 1                 z1   zero range
+ *   t1   truncate to 1 page              t12  to 1 page and 2 words
+ *   a1   allocate page 1                 y    sync
+ *   i0   pread of page 0, block 0, into the mapping: block 1 of the other page
+ *   e0   the same into block 1 of page 0 itself            I0, E0   direct
+ *   o0   pwrite of page 0, block 0, out of the mapping: block 0 of the other page
+ *   x0   to block 1, out of block 0 of page 0 itself       O0, X0   direct
+ *   u    unmap all of the second mapping, and map it again
+ *
+ * The first role uses the first mapping, the others the second one.
+ */
+#include <string.h>
+
+#include "sim/machine.h"
+#include "sim/stage.h"
+
+#define BLOCK (SIM_BLOCK / 8)	/* words */
+
+static const struct small *playing;
+static unsigned maps[2];
+
+static unsigned digit(const char **at)
+{
+	return **at >= '0' && **at <= '9' ? (unsigned)(*(*at)++ - '0') : UINT_MAX;
+}
+
+/* One operation of n words from `word`; b: the second digit, or UINT_MAX. */
+static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned b)
+{
+	unsigned inside = b == UINT_MAX ? 0 : b;
+	unsigned other = word ? 0 : stage.words_per_page;
+
+	switch (what) {
+	case 'l':
+		stage_load(maps[map], word + inside);
+		break;
+	case 's':
+		stage_store(maps[map], word + inside);
+		break;
+	case 'r':
+	case 'R':
+		stage_read(word, n, what == 'R' ? MKW_DIRECT : 0);
+		break;
+	case 'w':
+		stage_write(word + inside, b == UINT_MAX ? n : 1, 0);
+		break;
+	case 'W':
+		stage_write(word + inside * BLOCK, b == UINT_MAX ? n : BLOCK,
+			    MKW_DIRECT);
+		break;
+	case 'p':
+		stage_punch(word, n);
+		break;
+	case 'z':
+		stage_zero(word, n);
+		break;
+	case 't':
+		stage_truncate(word + inside);
+		break;
+	case 'a':
+		stage_allocate(word, n);
+		break;
+	case 'y':
+		stage_sync();
+		break;
+	case 'i':
+	case 'I':
+		stage_read_into(maps[map], other + BLOCK, word, BLOCK,
+				what == 'I' ? MKW_DIRECT : 0);
+		break;
+	case 'e':
+	case 'E':
+		stage_read_into(maps[map], word + BLOCK, word, BLOCK,
+				what == 'E' ? MKW_DIRECT : 0);
+		break;
+	case 'o':
+	case 'O':
+		stage_write_from(maps[map], other, word, BLOCK,
+				 what == 'O' ? MKW_DIRECT : 0);
+		break;
+	case 'x':
+	case 'X':
+		stage_write_from(maps[map], word, word + BLOCK, BLOCK,
+				 what == 'X' ? MKW_DIRECT : 0);
+		break;
+	case 'u':
+		stage_remap(maps[1], false, playing->in_thread);
+		break;
+	default:
+		sim_violation("small play: no operation '%c'", what);
+	}
+}
+
+static void perform(const char *at, unsigned map)
+{
+	while (*at) {
+		char what = *at++;
+		unsigned a = digit(&at), b = digit(&at);
+
+		if (what != ' ')
+			operate(what, map,
+				a == UINT_MAX ? 0 : a * stage.words_per_page,
+				stage.words_per_page, b);
+	}
+}
+
+static void first_role(void *arg)
+{
+	(void)arg;
+	perform(playing->task[0], 0);
+}
+
+static void second_role(void *arg)
+{
+	(void)arg;
+	perform(playing->task[1], 1);
+}
+
+static void third_role(void *arg)
+{
+	(void)arg;
+	perform(playing->task[2], 1);
+}
+
+void small_play(const struct small *sm)
+{
+	static void (*const roles[SMALL_TASKS])(void *arg) = {
+		first_role, second_role, third_role,
+	};
+	static const char *const names[SMALL_TASKS] = { "A", "B", "C" };
+	unsigned id[SMALL_TASKS], n = 0;
+
+	playing = sm;
+	stage_open(sm->pages, sm->frames);
+	maps[0] = stage_map(sm->in_thread, true);
+	maps[1] = stage_map(sm->in_thread, true);
+	for (unsigned i = 0; i < SMALL_TASKS && sm->task[i]; i++) {
+		stage.may_end_short |= strchr(sm->task[i], 't') != NULL;
+		stage.may_vanish |= strchr(sm->task[i], 'u') != NULL;
+		n++;
+	}
+	perform(sm->setup, 0);
+	stage_begin(n);
+	for (unsigned i = 0; i < n; i++)
+		id[i] = sim_spawn(names[i], roles[i], NULL);
+	for (unsigned i = 0; i < n; i++)
+		sim_join(id[i]);
+	stage_close();
+}
+
+/* Each for mappings of both kinds. */
+#define PLAY(scenario, pages, frames, setup, ...)                             \
+	{ scenario, pages, frames, false, setup, { __VA_ARGS__ } },           \
+	{ scenario, pages, frames, true, setup, { __VA_ARGS__ } }
+
+const struct small smalls[] = {
+	PLAY("fault-vs-punch", 2, 0, "", "l00", "p0 l00"),
+	PLAY("fault-vs-punch", 2, 0, "", "l00", "z0 l00"),
+	PLAY("mkwrite-vs-punch", 2, 0, "", "s00", "p0 l00"),
+	PLAY("mkwrite-vs-punch", 2, 0, "l00", "s00", "p0 l00"),
+	PLAY("mkwrite-vs-punch", 2, 0, "s01", "l00 l10", "p0 l00"),
+	PLAY("fault-vs-truncate", 2, 0, "", "l10", "t1"),
+	PLAY("fault-vs-truncate", 2, 0, "t1", "l10", "t2"),
+	PLAY("fault-vs-truncate", 2, 0, "l10", "s10", "t1"),
+	PLAY("fault-vs-direct-write", 2, 0, "", "l00 l10", "W0 l01"),
+	PLAY("fault-vs-direct-write", 2, 0, "", "l00", "W00 r0"),
+	PLAY("store-vs-direct-write-same-page", 2, 0, "", "s00 l02", "W01"),
+	PLAY("store-vs-direct-write-same-page", 2, 0, "l00", "s00", "W01 l00"),
+	PLAY("store-vs-direct-write-same-page", 2, 0, "s01", "s00", "W01 y"),
+	PLAY("direct-read-into-own-mapping", 2, 0, "", "I0", "p1"),
+	PLAY("direct-read-into-own-mapping", 2, 0, "", "E0", "w03"),
+	PLAY("direct-write-from-own-mapping", 2, 0, "", "X0", "l00"),
+	PLAY("crosswise-buffers", 2, 0, "", "I0", "O1"),
+	PLAY("crosswise-buffers", 2, 0, "", "i0", "o1"),
+	PLAY("writeback-vs-punch", 2, 0, "s00", "y", "p0 l00"),
+	PLAY("writeback-vs-punch", 2, 0, "s00", "y", "s01 p0"),
+	PLAY("writeback-vs-direct-write", 2, 0, "s00", "y", "W01 s02"),
+	PLAY("writeback-vs-store", 2, 0, "s00", "y", "s00 l00"),
+	PLAY("load-vs-store", 2, 0, "r0", "l00", "s00"),
+	PLAY("grow-vs-partial-page", 2, 0, "", "s00 l00", "t01 t2"),
+	PLAY("unmap-vs-fault", 2, 0, "", "l00", "u l00"),
+	PLAY("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
+};
+const unsigned small_count = sizeof(smalls) / sizeof(smalls[0]);
