@@ -117,11 +117,19 @@ static bool search_play(const struct small *sm)
 	double start = report_now();
 	static char verdict[32];
 
-	if (!search(&p, how, &o, start)) {
+	if (sm->endless || !search(&p, how, &o, start)) {
 		how.how = SIM_BOUNDED;
-		for (; how.preemptions <= cli.preemptions; how.preemptions++)
+		/* Each takes about as many times longer as there are steps. */
+		for (; how.preemptions <= cli.preemptions; how.preemptions++) {
+			uint64_t before = o.schedules;
+
 			if (!search(&p, how, &o, start) || !o.good)
 				break;
+			if (200 * (o.schedules - before) > cli.limit) {
+				how.preemptions++;
+				break;
+			}
+		}
 		if (how.preemptions)
 			snprintf(verdict, sizeof(verdict), "bounded at %u",
 				 how.preemptions - 1);

@@ -171,6 +171,12 @@ void sim_disk_space_left(struct sim_disk *d, uint64_t blocks)
 	d->space = blocks == UINT64_MAX ? 0 : d->used + blocks;
 }
 
+void sim_disk_heal(void)
+{
+	for (struct sim_disk *d = disks; d; d = d->next)
+		d->fail_read = d->fail_write = d->space = 0;
+}
+
 void sim_disk_strict(struct sim_disk *d, bool on)
 {
 	d->strict = on;

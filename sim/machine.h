@@ -12,6 +12,11 @@
 #include "sim/sim.h"
 
 #define SIM_TASKS_MAX 32u
+/*
+ * A run's safety phase has so many points; in its liveness phase nothing fails any
+ * more, schedules are fair, and everything must end within the step limit.
+ */
+#define SIM_SAFETY 20000u
 #define SIM_HELD_MAX 8u	/* mutexes of one task */
 
 enum sim_wait {
@@ -148,6 +153,8 @@ unsigned sim_loops_open(void);
 void sim_loop_reset(void);
 /* Two devices for each of the first tasks, so that none depends on the order. */
 void sim_disk_prepare(unsigned tasks);
+/* Nothing fails, and nothing is late, from now on. */
+void sim_disk_heal(void);
 void sim_disk_reset(void);
 void sim_disk_print(FILE *to);
 

@@ -16,6 +16,8 @@
 
 const char *const cli_policies[] = { "none", "invalidate", "retry" };
 
+#define SCHEDULE_PRINTED 400u
+
 static FILE *json;
 static unsigned json_entries;
 
@@ -79,7 +81,8 @@ static void print_command(FILE *to, const struct outcome *o)
 		fprintf(to, " --play %u", (unsigned)(p->small - smalls));
 	else
 		fprintf(to, " --seed %llu", (unsigned long long)p->seed);
-	if (o->shrunk_from) {
+	/* One that did not get short is had again by its seed. */
+	if (o->shrunk_from && cli.schedule.n <= SCHEDULE_PRINTED) {
 		fprintf(to, " --schedule ");
 		sim_segments_print(to, &cli.schedule);
 	}

@@ -9,7 +9,8 @@
  * task has a random one, the highest runs, and at d steps chosen beforehand the
  * running task's becomes the lowest; a bug that needs d switches at the right places
  * is found with a known probability. Who could have run for a long time gets the
- * highest, since others may be polling for what it would do.
+ * highest, since others may be polling for what it would do. That is for safety; a
+ * run that is long goes on at random, which is fair, and must end (machine.h).
  *
  * A run's schedule is kept as segments: a task, and how many times in a row it was
  * chosen. Given segments are *replayed*: a task that cannot run ends its segment; after
@@ -101,8 +102,8 @@ static unsigned choose_first(struct sim_scheduler *scheduler,
 {
 	unsigned best = 0, other;
 
-	(void)scheduler;
-	s.points++;
+	if (++s.points > SIM_SAFETY)
+		return choose_random(scheduler, tasks, n, current);
 	for (unsigned i = 0; i < s.changes; i++)
 		if (s.change[i] == s.points && current < n)
 			s.priority[tasks[current]] = --s.lowest;

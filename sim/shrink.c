@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define RUNS_MAX 20000u
+#define STEPS_MAX 20000000u	/* of all runs together: long ones are tried less often */
 
 const char *sim_oracle(const char *message)
 {
@@ -74,6 +75,7 @@ unsigned sim_shrink(const struct play *p, struct sim_segments *segments,
 	const char *oracle = sim_oracle(res->message);
 	struct sim_result now;
 	unsigned runs = 1, chunk;
+	uint64_t steps = 0;
 	bool smaller = true;
 
 	if (play_run(p, sim_replay(segments), false, &now) ||
@@ -83,7 +85,8 @@ unsigned sim_shrink(const struct play *p, struct sim_segments *segments,
 	for (chunk = (segments->n + 1) / 2; chunk && (smaller || chunk > 1);
 	     chunk = chunk > 1 ? chunk / 2 : 1) {
 		smaller = false;
-		for (unsigned from = 0; from < segments->n && runs < RUNS_MAX;) {
+		for (unsigned from = 0; from < segments->n && runs < RUNS_MAX &&
+				       steps < STEPS_MAX;) {
 			without(segments, from, chunk);
 			runs++;
 			if (!play_run(p, sim_replay(&attempt), false, &now) &&
@@ -95,8 +98,9 @@ unsigned sim_shrink(const struct play *p, struct sim_segments *segments,
 			} else {
 				from += chunk;
 			}
+			steps += now.steps;
 		}
-		if (runs >= RUNS_MAX)
+		if (runs >= RUNS_MAX || steps >= STEPS_MAX)
 			break;
 	}
 	play_run(p, sim_replay(segments), false, res);

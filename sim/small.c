@@ -159,10 +159,15 @@ void small_play(const struct small *sm)
 	stage_close();
 }
 
-/* Each for mappings of both kinds. */
-#define PLAY(scenario, pages, frames, setup, ...)                             \
-	{ scenario, pages, frames, false, setup, { __VA_ARGS__ } },           \
-	{ scenario, pages, frames, true, setup, { __VA_ARGS__ } }
+/*
+ * PLAY: for mappings of both kinds. Where frames are scarce reclaim can take a page
+ * again and again before its access comes: schedules without an end.
+ */
+#define PAGER(scenario, pages, frames, setup, ...)                             \
+	{ scenario, pages, frames, false, frames, setup, { __VA_ARGS__ } }
+#define INLINE(scenario, pages, frames, setup, ...)                            \
+	{ scenario, pages, frames, true, frames, setup, { __VA_ARGS__ } }
+#define PLAY(...) PAGER(__VA_ARGS__), INLINE(__VA_ARGS__)
 
 const struct small smalls[] = {
 	PLAY("fault-vs-punch", 2, 0, "", "l00", "p0 l00"),
@@ -182,7 +187,7 @@ const struct small smalls[] = {
 	PLAY("direct-read-into-own-mapping", 2, 0, "", "E0", "w03"),
 	PLAY("direct-write-from-own-mapping", 2, 0, "", "X0", "l00"),
 	PLAY("crosswise-buffers", 2, 0, "", "I0", "O1"),
-	PLAY("crosswise-buffers", 2, 0, "", "i0", "o1"),
+	INLINE("crosswise-buffers", 2, 0, "", "i0", "o1"),
 	PLAY("writeback-vs-punch", 2, 0, "s00", "y", "p0 l00"),
 	PLAY("writeback-vs-punch", 2, 0, "s00", "y", "s01 p0"),
 	PLAY("writeback-vs-direct-write", 2, 0, "s00", "y", "W01 s02"),
@@ -190,6 +195,6 @@ const struct small smalls[] = {
 	PLAY("load-vs-store", 2, 0, "r0", "l00", "s00"),
 	PLAY("grow-vs-partial-page", 2, 0, "", "s00 l00", "t01 t2"),
 	PLAY("unmap-vs-fault", 2, 0, "", "l00", "u l00"),
-	PLAY("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
+	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
 };
 const unsigned small_count = sizeof(smalls) / sizeof(smalls[0]);

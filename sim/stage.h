@@ -123,6 +123,7 @@ struct small {
 	const char *scenario;
 	unsigned pages, frames;
 	bool in_thread;		/* who serves the faults of the mappings */
+	bool endless;		/* some schedules never end: bounded only */
 	const char *setup, *task[SMALL_TASKS];
 };
 extern const struct small smalls[];
