@@ -20,13 +20,6 @@
 
 #include "core/engine.h"
 
-/*
- * A file that was just written is left alone for a moment, however many pages
- * are dirty: a page is write-protected to be written, and the store that it was made
- * dirty for may be still to come. Or it would never come (G3).
- */
-#define PAUSE_NS 500000u
-
 /* The next inode after a pass over `seen` ones, pinned; the list is rotated. */
 static struct mkw__inode *next_inode(struct mkw_engine *e)
 {
@@ -162,18 +155,14 @@ void mkw__flusher_quiesce(struct mkw_engine *e, bool on)
 	mkw__sleeper_wait(&s);
 }
 
-/* True: another pass is wanted soon. */
-static bool pass(struct mkw_engine *e, struct mkw__wb *wb)
+static void pass(struct mkw_engine *e, struct mkw__wb *wb)
 {
-	uint64_t soon = mkw__min(PAUSE_NS, e->writeback_age_ns);
 	size_t want = mkw__pool_shortage(e);
-	bool many;
 
-	if (want && mkw__reclaim(e, want) < want && write_old(e, wb, soon))
+	if (want && mkw__reclaim(e, want) < want && write_old(e, wb, 0))
 		mkw__reclaim(e, want);
-	many = dirty_pages(e) > e->pool.dirty_low;
-	write_old(e, wb, many ? soon : e->writeback_age_ns);
-	return many || (dirty_pages(e) && mkw__pool_shortage(e));
+	write_old(e, wb, dirty_pages(e) > e->pool.dirty_low ?
+				 0 : e->writeback_age_ns);
 }
 
 static void flusher_main(void *arg)
@@ -181,13 +170,11 @@ static void flusher_main(void *arg)
 	struct mkw_engine *e = arg;
 	struct mkw__flusher *fl = &e->flusher;
 	struct mkw__wb wb = { .engine = e, .loop = fl->loop };
-	bool again = false;
 
 	while (!atomic_load_explicit(&fl->stop, memory_order_acquire)) {
-		mkw__os_loop_wait(fl->loop, again ? PAUSE_NS :
-						    e->writeback_age_ns / 4 + 1);
+		mkw__os_loop_wait(fl->loop, e->writeback_age_ns / 4 + 1);
 		if (!atomic_load_explicit(&fl->quiet, memory_order_acquire))
-			again = pass(e, &wb);
+			pass(e, &wb);
 		let_writers_go(e);
 	}
 }

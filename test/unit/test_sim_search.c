@@ -93,7 +93,8 @@ static void play(void *arg)
 	memset(&m2, 0, sizeof(m2));
 	memset(&ev, 0, sizeof(ev));
 	mkw__range_init(&rl, MKW__RANK_IOLOCK);
-	x = y = flag = 0;
+	x = y = 0;
+	flag = 0;
 	memset(seen, 0, sizeof(seen));
 	sim_search_start();
 	if (arg)
