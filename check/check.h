@@ -65,6 +65,7 @@ const char *mkw__check_op_name(enum op_kind kind);
 
 struct check_config;
 struct slow;
+struct evidence;
 
 struct target {
 	const struct target_ops *ops;
@@ -153,6 +154,9 @@ struct check_config {
 	unsigned hang_seconds;	/* after which a thread counts as stuck */
 	unsigned window_seconds;	/* after which a window is a deadlock */
 	bool progress;		/* a line on stderr */
+	uint32_t kinds;		/* bits of the op_kinds to do; 0: all */
+	uint32_t pages;		/* of the part used; 0: the profile's */
+	struct evidence *evidence;	/* to be filled in; or NULL */
 	const struct slow *slow;	/* for windows; NULL: none */
 	bool strict;		/* tearing counts as a failure */
 	bool allow_errors;	/* spurious errors do not */

@@ -23,6 +23,7 @@
 #define COLUMNS_MAX 16
 /* Each costs the watchdog's time: enough is known then. */
 #define DEADLOCKS_MAX 2
+#define MINIMISE_SECONDS 60
 
 static void progress(const struct options *o, const char *target,
 		     const char *what)
@@ -80,6 +81,33 @@ static void run_windows(struct options *o, struct column *col)
 	progress(o, NULL, NULL);
 }
 
+/*
+ * The column's anomaly, made small, into the directory of --bundle; while its file
+ * system is there. False: it cannot be written.
+ */
+static bool bundle(const char *self, struct options *o, struct column *col)
+{
+	struct minimal min;
+	int err;
+
+	o->bundled = true;
+	progress(o, col->random.label, "minimising");
+	memcpy(col->label, col->random.label, sizeof(col->label));
+	mkw__check_minimise(&o->cfg, &col->evidence, MINIMISE_SECONDS, &min);
+	progress(o, NULL, NULL);
+	err = mkw__check_write_bundle(o->bundle, col, &min);
+	if (err) {
+		fprintf(stderr, "%s: --bundle %s cannot be written: %s\n", self,
+			o->bundle, strerror(-err));
+		return false;
+	}
+	printf("%s: %s, minimised: %u threads, seen in %u of %u runs of %g s; see %s\n",
+	       col->label, mkw__check_class_name(col->evidence.class),
+	       min.cfg.threads, min.hits, min.trials, min.trial_seconds,
+	       o->bundle);
+	return true;
+}
+
 /* Fills a column. False: the environment does not allow it. */
 static bool run_column(const char *self, struct options *o,
 		       struct column *col)
@@ -88,11 +116,15 @@ static bool run_column(const char *self, struct options *o,
 	col->engine = o->cfg.target_ops != mkw__check_targets[0];
 	run_windows(o, col);
 	if (o->random && !mkw__check_interrupted()) {
+		o->cfg.evidence = &col->evidence;
 		if (mkw__check_run(&o->cfg, &col->random)) {
 			fprintf(stderr, "%s: %s\n", self, col->random.error);
 			return false;
 		}
 		col->has_random = true;
+		mkw__check_mount_line(o->cfg.dir, col->mount, sizeof(col->mount));
+		if (o->bundle && col->evidence.taken && !o->bundled)
+			return bundle(self, o, col);
 		memcpy(col->label, col->random.label, sizeof(col->label));
 	}
 	if (!col->label[0])
@@ -125,6 +157,16 @@ static int report(const char *self, const struct options *o,
 	if (o->junit && status == EXIT_CLEAN)
 		status = export(self, "--junit", o->junit,
 				mkw__check_write_junit(o->junit, cols, n, o));
+	if (o->html && status == EXIT_CLEAN)
+		status = export(self, "--html", o->html,
+				mkw__check_write_html(o->html, cols, n, o));
+	if (o->bundled && status == EXIT_CLEAN) {
+		char path[4096];
+
+		snprintf(path, sizeof(path), "%s/report.html", o->bundle);
+		status = export(self, "--bundle", path,
+				mkw__check_write_html(path, cols, n, o));
+	}
 	return status;
 }
 

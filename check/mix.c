@@ -123,6 +123,19 @@ const struct profile *mkw__check_profile_find(const char *name)
 	return NULL;
 }
 
+uint32_t mkw__check_profile_kinds(const struct profile *p)
+{
+	uint32_t kinds = 0;
+
+	if (p->sectors)
+		return 1u << OP_LOAD | 1u << OP_STORE | 1u << OP_DIRECT_READ |
+		       1u << OP_DIRECT_WRITE;
+	for (unsigned i = 0; i < OP_KINDS; i++)
+		if (p->weights[i])
+			kinds |= 1u << i;
+	return kinds;
+}
+
 const char *mkw__check_profile_name(const struct profile *p)
 {
 	return p->name;
@@ -175,7 +188,8 @@ static void step_sectors(struct worker *w, const struct profile *p,
 			 unsigned phase)
 {
 	uint32_t per_page = w->layout->page_words / SECTOR_WORDS;
-	uint32_t page = below(w, p->pages) * w->layout->page_words;
+	uint32_t pages = w->pages ? w->pages : p->pages;
+	uint32_t page = below(w, pages) * w->layout->page_words;
 	uint32_t mine = page + (w->log.thread / 2 % (per_page / 2)) *
 				       SECTOR_WORDS;
 	uint32_t other = page + w->layout->page_words / 2 +
@@ -185,15 +199,18 @@ static void step_sectors(struct worker *w, const struct profile *p,
 	uint64_t pause_until;
 
 	if (w->log.thread % 2 == 0) {
-		if (dice < 70)
+		bool reads = w->kinds >> OP_DIRECT_READ & 1;
+		bool loads = w->kinds >> OP_LOAD & 1;
+
+		if (dice < 70 || !(reads || loads))
 			perform(w, OP_DIRECT_WRITE, mine, SECTOR_WORDS, phase);
-		else if (dice < 90)
+		else if ((dice < 90 && reads) || !loads)
 			perform(w, OP_DIRECT_READ, mine, SECTOR_WORDS, phase);
 		else
 			perform(w, OP_LOAD, tracked(phase, mine), 1, phase);
 		return;
 	}
-	if (dice < 60)
+	if ((dice < 60 && w->kinds >> OP_STORE & 1) || !(w->kinds >> OP_LOAD & 1))
 		perform(w, OP_STORE, tracked(phase, other), 1, phase);
 	else
 		perform(w, OP_LOAD, tracked(phase, any), 1, phase);
@@ -207,16 +224,24 @@ static void step_sectors(struct worker *w, const struct profile *p,
 	} while (stamp() < pause_until);
 }
 
+static uint32_t weight(const struct worker *w, const struct profile *p,
+		       unsigned kind)
+{
+	return w->kinds >> kind & 1 ? p->weights[kind] : 0;
+}
+
 static enum op_kind choose(struct worker *w, const struct profile *p)
 {
 	uint32_t total = 0, at;
 	unsigned kind;
 
 	for (kind = 0; kind < OP_KINDS; kind++)
-		total += p->weights[kind];
+		total += weight(w, p, kind);
+	if (!total)
+		return OP_LOAD;
 	at = below(w, total);
-	for (kind = 0; at >= p->weights[kind]; kind++)
-		at -= p->weights[kind];
+	for (kind = 0; at >= weight(w, p, kind); kind++)
+		at -= weight(w, p, kind);
 	if (!w->target->direct_align) {
 		if (kind == OP_DIRECT_READ)
 			return OP_READ;
@@ -266,8 +291,8 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 		     unsigned phase)
 {
 	const struct layout *layout = w->layout;
-	uint32_t size = p->pages ? p->pages * layout->page_words :
-				   layout->words;
+	uint32_t pages = w->pages ? w->pages : p->pages;
+	uint32_t size = pages ? pages * layout->page_words : layout->words;
 	uint32_t word = below(w, size);
 	uint32_t words, dice = below(w, 100), unit = 1;
 	enum op_kind kind;

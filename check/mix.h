@@ -30,6 +30,8 @@ struct worker {
 	const struct layout *layout;
 	struct target *target;
 	bool can_punch, can_zero;
+	uint32_t kinds;		/* bits of what may be done */
+	uint32_t pages;		/* of the part used; 0: the profile's */
 	uint64_t rng;
 	uint64_t *buf;		/* OP_WORDS_MAX words, aligned for direct I/O */
 	_Atomic uint64_t done[OP_KINDS];
@@ -40,6 +42,8 @@ struct worker {
 
 /* By name, or NULL. */
 const struct profile *mkw__check_profile_find(const char *name);
+/* Bits of the kinds that it does. */
+uint32_t mkw__check_profile_kinds(const struct profile *p);
 const char *mkw__check_profile_name(const struct profile *p);
 /* NULL, or why the profile has nothing to do here. */
 const char *mkw__check_profile_unfit(const struct profile *p,

@@ -202,6 +202,18 @@ static bool take_junit(struct options *o, const char *value)
 	return true;
 }
 
+static bool take_html(struct options *o, const char *value)
+{
+	o->html = value;
+	return true;
+}
+
+static bool take_bundle(struct options *o, const char *value)
+{
+	o->bundle = value;
+	return true;
+}
+
 static bool take_list(struct options *o, const char *value)
 {
 	(void)value;
@@ -244,6 +256,10 @@ static const struct option_def defs[] = {
 	{ "json", "FILE", "the results for programs", take_json, NULL, false },
 	{ "junit", "FILE", "the results for continuous integration", take_junit,
 	  NULL, false },
+	{ "html", "FILE", "the results as a page, with a picture of the anomaly",
+	  take_html, NULL, false },
+	{ "bundle", "DIR", "minimise the first anomaly; page, history, program",
+	  take_bundle, NULL, false },
 	{ "help", NULL, "this", NULL, NULL, false },
 };
 #define DEFS (sizeof(defs) / sizeof(defs[0]))

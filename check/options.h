@@ -14,7 +14,7 @@ enum { EXIT_CLEAN = 0, EXIT_ANOMALY = 1, EXIT_USAGE = 2 };
 struct options {
 	struct check_config cfg;
 	const struct target_ops *target;	/* only this one; NULL: all */
-	const char *json, *junit;
+	const char *json, *junit, *html, *bundle;
 	/* File systems to be made, rather than a directory. */
 	char fs_names[128];
 	const char *fs[FS_MAX];
@@ -24,6 +24,7 @@ struct options {
 	bool random;
 	bool fail_on_kernel;
 	bool list;
+	bool bundled;		/* it has been done */
 };
 
 /*

@@ -5,6 +5,7 @@
 #ifndef MKW_CHECK_REPORT_H
 #define MKW_CHECK_REPORT_H
 
+#include "check/evidence.h"
 #include "check/options.h"
 
 /* What is known of one target. */
@@ -16,6 +17,8 @@ struct column {
 	unsigned n_wins;
 	bool has_random;
 	struct check_result random;
+	struct evidence evidence;
+	char mount[256];	/* the file system, its device and options */
 	char error[512];	/* why there is no more */
 };
 

@@ -34,6 +34,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check/evidence.h"
 #include "check/interrupt.h"
 #include "check/mix.h"
 #include "check/verdict.h"
@@ -449,6 +450,8 @@ static int judge(struct run *run)
 		.words = run->layout.words,
 		.initial = run->initial,
 		.atomic = run->target.ops->atomic,
+		.strict = run->cfg->strict,
+		.evidence = run->cfg->evidence,
 		.began = run->began,
 		.before_ns = run->before_ns,
 	};
@@ -461,6 +464,9 @@ static int judge(struct run *run)
 	failed = quiet_worker(run)->log.errors;
 	for (unsigned i = 0; i < n; i++)
 		run->logs[i] = run->workers[i].log;
+	if (h.evidence && !h.evidence->taken)
+		snprintf(h.evidence->profile, sizeof(h.evidence->profile), "%s",
+			 mkw__check_profile_name(run->profile));
 	found = mkw__verdict_judge(run->verdict, &h, run->res->classes);
 	if (found < 0)
 		return (int)found;
@@ -657,6 +663,8 @@ static int prepare(struct run *run)
 		struct worker *w = &run->workers[i];
 
 		w->layout = &run->layout;
+		w->kinds = cfg->kinds ? cfg->kinds : ~0u;
+		w->pages = cfg->pages;
 		w->target = t;
 		w->rng = cfg->seed * 1000003 + i * 7919;
 		w->log.thread = (uint8_t)i;

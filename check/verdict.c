@@ -32,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check/evidence.h"
 #include "check/judge.h"
 
 #define SECTOR_WORDS 64u
@@ -275,8 +276,12 @@ static void count(struct verdict *v, enum check_class class,
 	char a[120] = "a write of an earlier round", b[120];
 	const char *verb = " shown by ";
 
-	if (class != CHECK_TORN || h->atomic)
+	if (class != CHECK_TORN || h->atomic || h->strict) {
 		v->failures++;
+		if (h->evidence)
+			mkw__evidence_take(h->evidence, h, v->order, v->n_order,
+					   class, culprit, witness, word);
+	}
 	if (culprit)
 		describe(h, culprit, a, sizeof(a));
 	if (class == CHECK_STALE_READ)

@@ -14,6 +14,8 @@ struct history {
 	uint32_t words;		/* of the file */
 	const uint64_t *initial;
 	bool atomic;
+	bool strict;		/* torn counts for everybody */
+	struct evidence *evidence;	/* to be taken at a failure; or NULL */
 	uint64_t began;		/* stamp of the epoch's start */
 	uint64_t before_ns;	/* hammering time of earlier epochs */
 };

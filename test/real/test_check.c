@@ -32,7 +32,7 @@
 
 #include <cmocka.h>
 
-#include "check/check.h"
+#include "check/report.h"
 #include "core/testing.h"
 
 /* ---- the fake ------------------------------------------------------------- */
@@ -615,6 +615,93 @@ static void engine_writeback_keeps_writable(void **state)
 	engine_with(MKW__MUTANT_WRITEBACK_KEEPS_WRITABLE, ALSO(LOST_STORE));
 }
 
+/* ---- the report ------------------------------------------------------------------ */
+
+static char *read_all(const char *dir, const char *name)
+{
+	static char text[1 << 20];
+	char path[300];
+	FILE *f;
+	size_t n;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	n = fread(text, 1, sizeof(text) - 1, f);
+	text[n] = '\0';
+	fclose(f);
+	return text;
+}
+
+/* How often the word is in the text. */
+static unsigned occurs(const char *text, const char *word)
+{
+	unsigned n = 0;
+
+	for (; (text = strstr(text, word)); text += strlen(word))
+		n++;
+	return n;
+}
+
+static void bundle(void **state)
+{
+	static struct column col;
+	static struct options o;
+	struct check_config cfg = CHECK_CONFIG_INIT;
+	char where[] = "/tmp/mkwrite-bundle-XXXXXX", page[64], cmd[300];
+	struct minimal min;
+
+	(void)state;
+	assert_non_null(mkdtemp(where));
+	planted = BUG_DROPS_DIRECT_WRITES;
+	cfg.target_ops = &fake_ops;
+	cfg.dir = dir();
+	cfg.seconds = 60;
+	cfg.threads = 3;
+	cfg.until = 1u << CHECK_LOST_DIRECT_WRITE;
+	cfg.evidence = &col.evidence;
+	assert_int_equal(mkw__check_run(&cfg, &col.random), 0);
+	assert_true(col.evidence.taken);
+	assert_int_equal(col.evidence.class, CHECK_LOST_DIRECT_WRITE);
+	mkw__check_minimise(&cfg, &col.evidence, 5, &min);
+	/* It does not take two to lose what is dropped, nor a store. */
+	assert_int_equal(min.cfg.threads, 1);
+	assert_false(min.cfg.kinds >> OP_STORE & 1);
+	assert_true(min.cfg.kinds >> OP_DIRECT_WRITE & 1);
+	assert_true(min.hits > 0 && min.hits <= min.trials);
+
+	strcpy(col.label, "fake <&\"> fs");
+	col.has_random = true;
+	o.cfg = cfg;
+	o.random = true;
+	assert_int_equal(mkw__check_write_bundle(where, &col, &min), 0);
+	snprintf(page, sizeof(page), "%s/report.html", where);
+	assert_int_equal(mkw__check_write_html(page, &col, 1, &o), 0);
+
+	assert_int_equal(occurs(read_all(where, "history.jsonl"), "culprit"), 1);
+	assert_int_equal(occurs(read_all(where, "history.jsonl"), "witness"), 1);
+	assert_int_equal(occurs(read_all(where, "report.html"),
+				"this one is gone"), 1);
+	assert_true(occurs(read_all(where, "report.html"), "<rect") >= 2);
+	assert_int_equal(occurs(read_all(where, "report.html"), "http"), 0);
+	assert_int_equal(occurs(read_all(where, "report.html"), "fake <&"), 0);
+	snprintf(cmd, sizeof(cmd), "cc -Wall -Wextra -Werror -O2 -pthread "
+		 "-o %s/program %s/reproducer.c && %s/program %s 0.2 "
+		 ">/dev/null", where, where, where, where);
+	if (system("cc --version >/dev/null 2>&1") == 0)
+		assert_in_range(WEXITSTATUS(system(cmd)), 0, 1);
+	snprintf(cmd, sizeof(cmd), "timeout 60 chromium --headless --no-sandbox "
+		 "--disable-gpu --user-data-dir=%s/profile --dump-dom "
+		 "file://%s 2>/dev/null | grep -q 'this one is gone'", where,
+		 page);
+	if (system("command -v chromium >/dev/null") == 0)
+		assert_int_equal(system(cmd), 0);
+	else
+		print_message("without a browser: there is no chromium\n");
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", where);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* ---- the kernel, the command ----------------------------------------------------- */
 
 static void kernel_runs(void **state)
@@ -724,6 +811,7 @@ int main(void)
 		cmocka_unit_test(engine_write_skips_dirty),
 		cmocka_unit_test(engine_neighbour_writable),
 		cmocka_unit_test(engine_writeback_keeps_writable),
+		cmocka_unit_test(bundle),
 		cmocka_unit_test(kernel_runs),
 		cmocka_unit_test(command_line),
 		cmocka_unit_test(no_files_left),
