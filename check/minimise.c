@@ -39,7 +39,9 @@ static bool trial(struct search *s, const struct check_config *cfg)
 	if (!res)
 		return false;
 	c.seed = ++s->seed;
-	c.seconds = TRIAL_SECONDS;
+	/* A number of epochs, if given, does not depend on the machine. */
+	if (!c.epochs)
+		c.seconds = TRIAL_SECONDS;
 	c.until = 1u << s->class;
 	c.evidence = NULL;
 	c.progress = false;

@@ -558,7 +558,7 @@ static void sound_engine(void **state)
 	(void)state;
 	if (!have_engine())
 		skip();
-	res = run(&mkw__check_engine_target, BUG_NONE, 2 * ROTA, 0);
+	res = run(&mkw__check_engine_target, BUG_NONE, ROTA, 0);
 	if (!clean(res))
 		print_anomalies(res);
 	assert_true(clean(res));
@@ -663,7 +663,8 @@ static void bundle(void **state)
 	assert_int_equal(mkw__check_run(&cfg, &col.random), 0);
 	assert_true(col.evidence.taken);
 	assert_int_equal(col.evidence.class, CHECK_LOST_DIRECT_WRITE);
-	mkw__check_minimise(&cfg, &col.evidence, 5, &min);
+	cfg.epochs = 4;
+	mkw__check_minimise(&cfg, &col.evidence, 60, &min);
 	/* It does not take two to lose what is dropped, nor a store. */
 	assert_int_equal(min.cfg.threads, 1);
 	assert_false(min.cfg.kinds >> OP_STORE & 1);
