@@ -41,6 +41,7 @@ struct sim_disk {
 	struct op *ops;
 	bool owned, strict;
 	unsigned fail_read, fail_write;
+	uint64_t bad_start, bad_end;	/* bytes whose writes fail */
 	uint64_t used, space;	/* blocks: allocated, and at most; 0: any */
 };
 
@@ -166,6 +167,12 @@ void sim_disk_fail_write(struct sim_disk *d, unsigned nth)
 	d->fail_write = nth;
 }
 
+void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end)
+{
+	d->bad_start = start;
+	d->bad_end = end;
+}
+
 void sim_disk_space_left(struct sim_disk *d, uint64_t blocks)
 {
 	d->space = blocks == UINT64_MAX ? 0 : d->used + blocks;
@@ -276,6 +283,8 @@ static int platter_write(struct sim_disk *d, uint64_t off, const char *buf,
 			 size_t n)
 {
 	touch_blocks(SIM_O_BLOCK, d, off, off + n, SIM_WRITE);
+	if (off < d->bad_end && d->bad_start < off + n)
+		return -EIO;
 	for (uint64_t b = off / SIM_BLOCK; b * SIM_BLOCK < off + n; b++)
 		if (!set_allocated(d, b, true))
 			return -ENOSPC;

@@ -686,6 +686,25 @@ static void disk_fails(void)
 	stage_close();
 }
 
+/* Some pages cannot be written, for a while; then all that was stored is there. */
+static void error_at_writeback(void)
+{
+	static const struct role roles[] = {
+		{ "roamer-1", roamer }, { "syncer", syncer },
+		{ "roamer-2", roamer },
+	};
+	bool plenty = sim_random(2);
+	unsigned bad;
+
+	set_up(6, plenty ? 0 : 4 + (unsigned)sim_random(3));
+	bad = (unsigned)sim_random(5);
+	stage_bad_pages(bad, bad + 1 + (unsigned)sim_random(6 - bad));
+	/* A cache full of them has no frame for a load. */
+	stage.only_writes_fail = plenty;
+	play_roles(roles, 2 + (variant & 1));
+	stage_close();
+}
+
 static void mixed_truncate(void)
 {
 	static const struct role roles[] = {
@@ -728,6 +747,8 @@ const struct scenario scenarios[] = {
 	  crosswise_buffers, 0, 0 },
 	{ "grow-vs-partial-page", "the file ends inside a page, and grows again",
 	  grow_vs_partial_page, 0, 0 },
+	{ "error-at-writeback", "some pages cannot be written for a while",
+	  error_at_writeback, 0, 0 },
 	{ "append-vs-append", "each append gets a place of its own",
 	  append_vs_append, 0, 0 },
 	{ "enospc-at-mkwrite", "stores and writes into holes of a disk that gets full",

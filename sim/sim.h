@@ -136,6 +136,8 @@ uint64_t sim_disk_len(struct sim_disk *d);
 /* The nth read (write) from now on fails with -EIO; 0: none. */
 void sim_disk_fail_read(struct sim_disk *d, unsigned nth);
 void sim_disk_fail_write(struct sim_disk *d, unsigned nth);
+/* Writes that touch these bytes fail with -EIO; none if they are empty. */
+void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end);
 /* From now on so many more blocks can be allocated: -ENOSPC. UINT64_MAX: any. */
 void sim_disk_space_left(struct sim_disk *d, uint64_t blocks);
 /*

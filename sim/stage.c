@@ -98,6 +98,8 @@ void stage_open(unsigned pages, unsigned frames)
 
 	/* Of which little passes; or a flusher that is always about. */
 	opt.writeback_age_ms = stage_options.search || sim_random(2) ? 0 : 1;
+	/* Pages that fail are few enough to be met, where that is played. */
+	opt.failed_bytes_max = 2 * stage.page;
 	opt.policy = stage_options.policy == STAGE_INVALIDATE ?
 			     MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY;
 	check(mkw_engine_open(&opt, &stage.engine), "mkw_engine_open()");
@@ -199,7 +201,9 @@ static void record_zeros(unsigned word, unsigned n, uint64_t start,
 static void check_access(enum sim_outcome o, const char *what, unsigned word)
 {
 	if (o == SIM_OK || stage.may_vanish ||
-	    (o == SIM_BUS && (stage.may_end_short || stage.may_fail ||
+	    (o == SIM_BUS && (stage.may_end_short ||
+			      (stage.may_fail && (!stage.only_writes_fail ||
+						  !strcmp(what, "a store"))) ||
 			      (stage.may_lack_space && !strcmp(what, "a store")))))
 		return;
 	sim_violation("%s of word %u gets %s", what, word,
@@ -252,7 +256,7 @@ static void check_count(ssize_t r, unsigned n, unsigned flags, const char *what)
 {
 	if (r == (ssize_t)(n * WORD) || (r >= 0 && stage.may_end_short) ||
 	    (r == -EIO && stage.may_fail) ||
-	    (stage.may_lack_space && (r == -ENOSPC || r > 0)))
+	    ((stage.may_lack_space || stage.only_writes_fail) && (r == -ENOSPC || r > 0)))
 		return;
 	if ((flags & MKW_NOWAIT) && (r > 0 || r == -EAGAIN))
 		return;
@@ -478,6 +482,13 @@ void stage_break_disk(unsigned read, unsigned write)
 	sim_disk_fail_write(stage.disk, write);
 }
 
+void stage_bad_pages(unsigned page, unsigned end)
+{
+	stage.may_fail = stage.only_writes_fail = true;
+	sim_disk_bad(stage.disk, stage.base + page * stage.page,
+		     stage.base + end * stage.page);
+}
+
 void stage_fill_disk(unsigned page, unsigned blocks)
 {
 	stage_punch(page * stage.words_per_page,
@@ -568,6 +579,7 @@ void stage_close(void)
 	stage_end();
 	stage.may_vanish = false;
 	stage_break_disk(0, 0);
+	sim_disk_bad(stage.disk, 0, 0);
 	stage.may_fail = had_failed;
 	sim_step("all tasks have ended: reads everything, in every way", 0, 0, 0);
 	if (early)

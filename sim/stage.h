@@ -43,6 +43,7 @@ struct stage {
 	unsigned maps;
 	bool may_end_short;		/* somebody truncates: SIGBUS is fine */
 	bool may_fail;			/* the disk fails */
+	bool only_writes_fail;		/* of what may_fail: no load */
 	bool may_lack_space;		/* stores and writes; a sync may not */
 	bool may_vanish;		/* somebody unmaps: signals are fine */
 };
@@ -92,6 +93,8 @@ void stage_sync(void);
 void stage_remap(unsigned map, bool in_parts, bool in_thread);
 /* The nth read (write) of the disk from now on fails; 0: none. */
 void stage_break_disk(unsigned read, unsigned write);
+/* Writing to pages [page, end) fails, until stage_close(). */
+void stage_bad_pages(unsigned page, unsigned end);
 /* Pages from `page` on become holes, and so many blocks are left on the disk. */
 void stage_fill_disk(unsigned page, unsigned blocks);
 void stage_resident(void);

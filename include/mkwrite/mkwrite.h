@@ -90,6 +90,13 @@ enum mkw_alloc {
  *                       0 means 5000
  *   alloc               enum mkw_alloc
  *   reserved            0
+ *   failed_bytes_max    dirty pages that could not be written are kept, and keep
+ *                       their memory. When there are so many bytes of them,
+ *                       files that have some take no more stores and
+ *                       writes but to pages that are dirty already: SIGBUS (or
+ *                       the file's callback), or the error that the writing met.
+ *                       mkw_failed() lists them, mkw_discard() drops them.
+ *                       0 means a quarter of cache_bytes
  */
 struct mkw_engine_options {
 	size_t size;
@@ -98,6 +105,7 @@ struct mkw_engine_options {
 	uint64_t cache_bytes;
 	uint32_t alloc;
 	uint32_t reserved;
+	uint64_t failed_bytes_max;
 };
 
 #define MKW_ENGINE_OPTIONS_INIT { .size = sizeof(struct mkw_engine_options) }
@@ -152,6 +160,9 @@ int mkw_engine_close(struct mkw_engine *engine);
  *   readahead_pages       of fill_pages, those that nobody waited for yet
  *   reservations          allocations made ahead of stores and writes;
  *                         credit_bytes is what of them nobody has used yet
+ *   failed_bytes          of dirty_bytes, those that could not be written
+ *   lost_bytes            of dirty pages, those that a last close or unmap could
+ *                         not write, and dropped
  */
 struct mkw_stats {
 	size_t size;
@@ -180,6 +191,8 @@ struct mkw_stats {
 	uint64_t readahead_pages;
 	uint64_t reservations;
 	uint64_t credit_bytes;
+	uint64_t failed_bytes;
+	uint64_t lost_bytes;
 };
 
 #define MKW_STATS_INIT { .size = sizeof(struct mkw_stats) }
@@ -370,6 +383,36 @@ int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info);
  * -EIO, -ENOSPC, ...   a page could not be written
  */
 int mkw_sync(struct mkw_file *file);
+
+/* A part of a file that is dirty and could not be written. error: negative. */
+struct mkw_failed {
+	uint64_t off;
+	uint64_t len;
+	int32_t error;
+	uint32_t reserved;
+};
+
+/*
+ * Lists what is dirty and could not be written, at or after off, in order: up to n
+ * ranges go into vec. It can be read and stored to; it is tried again at every sync
+ * and once in a writeback age. (The error of a range is the last that was met in
+ * its neighbourhood.) Returns how many ranges there are in vec: 0, nothing.
+ *
+ * -EINVAL   file or vec is NULL, off < 0
+ */
+ssize_t mkw_failed(struct mkw_file *file, off_t off, struct mkw_failed *vec,
+		   size_t n);
+
+/*
+ * Drops pages that could not be written and lie wholly within [off, off + len): what
+ * was stored to them since the last write of them that succeeded is lost, and the
+ * file has again what is on the device, which after a failed write may be anything
+ * that was ever in the page. Others are left alone. Returns the bytes dropped.
+ *
+ * -EINVAL   file is NULL, off < 0, len <= 0, or the two overflow
+ * -EBADF    a read-only file
+ */
+int64_t mkw_discard(struct mkw_file *file, off_t off, off_t len);
 
 /* Flags of mkw_map(). */
 #define MKW_MAP_INLINE          0x1u /* faults are served in their own thread */

@@ -377,6 +377,35 @@ int mkw_sync(struct mkw_file *file)
 	return r;
 }
 
+ssize_t mkw_failed(struct mkw_file *file, off_t off, struct mkw_failed *vec,
+		   size_t n)
+{
+	struct mkw__os_sigmask mask;
+	size_t found;
+
+	if (!file || !vec || off < 0)
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	found = mkw__failed_list(file->inode, off, vec, n);
+	mkw__os_signals_restore(&mask);
+	return (ssize_t)found;
+}
+
+int64_t mkw_discard(struct mkw_file *file, off_t off, off_t len)
+{
+	struct mkw__os_sigmask mask;
+	int64_t r;
+
+	if (!file || len <= 0 || !range_ok(off, len))
+		return -EINVAL;
+	if (!file->writable)
+		return -EBADF;
+	mkw__os_signals_block(&mask);
+	r = mkw__failed_discard(file->inode, off, len);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
 int mkw_file_close(struct mkw_file *file)
 {
 	struct mkw__os_sigmask mask;

@@ -40,6 +40,9 @@ int mkw__engine_open(const struct mkw_engine_options *opt,
 	r = mkw__pool_init(e, bytes);
 	if (r)
 		goto free_engine;
+	e->failed_max = opt->failed_bytes_max ?
+				opt->failed_bytes_max >> e->page_shift :
+				e->pool.frames_max / 4;
 	r = mkw__os_mmu_open(false, &e->mmu, &e->caps);
 	if (r)
 		goto fini_pool;
@@ -134,6 +137,8 @@ void mkw__engine_stats(struct mkw_engine *e, struct mkw_stats *st)
 		.bounced = get(&c->bounced),
 		.cache_bypasses = get(&c->cache_bypasses),
 		.reservations = get(&c->reservations),
+		.failed_bytes = get(&c->failed_pages) << e->page_shift,
+		.lost_bytes = get(&c->lost_pages) << e->page_shift,
 		.credit_bytes = get(&c->credit_pages) << e->page_shift,
 	};
 }
@@ -165,7 +170,7 @@ static void verify_page(struct mkw__inode *in, uint64_t idx, uint32_t word,
 static void verify_inode(struct mkw__inode *in, uint64_t *present,
 			 uint64_t *dirty)
 {
-	uint64_t idx, size, here = 0;
+	uint64_t idx, size, here = 0, failed = 0;
 	struct mkw__excl x;
 
 	/* An access goes on a moment before its fault has let go of the locks. */
@@ -179,6 +184,7 @@ static void verify_inode(struct mkw__inode *in, uint64_t *present,
 
 		verify_page(in, idx, word, present);
 		here += pg_in(word, PG_DIRTY_MASK);
+		failed += (word & PG_FAILED) != 0;
 		if (idx >= mkw__pages_up(in->engine, size))
 			mkw__os_panic("verify: page %llu lies past the end",
 				      (unsigned long long)idx);
@@ -187,6 +193,10 @@ static void verify_inode(struct mkw__inode *in, uint64_t *present,
 		mkw__os_panic("verify: %llu dirty pages, counted as %llu",
 			      (unsigned long long)here,
 			      (unsigned long long)in->dirty);
+	if (failed != in->failed)
+		mkw__os_panic("verify: %llu pages have failed, counted as %llu",
+			      (unsigned long long)failed,
+			      (unsigned long long)in->failed);
 	*dirty += here;
 	for (unsigned i = 0; i < MKW__PAGE_WAIT_BUCKETS; i++)
 		if (!TAILQ_EMPTY(&in->waiters[i]))

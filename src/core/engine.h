@@ -164,6 +164,8 @@ struct mkw__inode {
 	struct mkw__waiters waiters[MKW__PAGE_WAIT_BUCKETS];
 	uint64_t dirty;			/* pages */
 	uint64_t dirty_since_ns;
+	uint64_t failed;		/* pages, of these, that are PG_FAILED */
+	uint64_t retried_ns;		/* when the flusher last tried those */
 	struct mkw__ra_stream ra[MKW__RA_STREAMS];
 	uint64_t ra_clock;
 	enum mkw_advice advice;
@@ -216,6 +218,7 @@ struct mkw__fault {
 	uintptr_t addr;
 	bool write, wp, in_thread;
 	bool single;			/* no cluster: its read failed */
+	bool hopeless;			/* the cache was, before it waited */
 	bool throttled;			/* it has waited for the flusher */
 	/* Whether the store may be over; see "Stale messages" in fault.c. */
 	const void *noted;		/* of which inode; to be compared only */
@@ -344,6 +347,7 @@ struct mkw__counters {
 	_Atomic uint64_t reclaim_unmapped, reclaim_dropped;
 	_Atomic uint64_t bounced, cache_bypasses;
 	_Atomic uint64_t dirty_pages, credit_pages, reservations;
+	_Atomic uint64_t failed_pages, lost_pages;
 };
 
 static inline void mkw__count(_Atomic uint64_t *counter, uint64_t n)
@@ -358,6 +362,7 @@ struct mkw_engine {
 	enum mkw_policy policy;
 	enum mkw_alloc alloc;
 	uint64_t writeback_age_ns;
+	uint64_t failed_max;		/* pages */
 	_Atomic uint64_t takes;		/* of all inodes */
 	struct mkw__os_mmu *mmu, *mmu_in_thread;
 	struct mkw__os_mmu_caps caps;
@@ -432,6 +437,12 @@ void mkw__pool_buf_put(struct mkw_engine *e, struct mkw__buf *buf);
 bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w);
 /* How many frames reclaim should free. */
 uint64_t mkw__pool_shortage(struct mkw_engine *e);
+/*
+ * What fills the cache cannot be written, so waiting is in vain unless that heals.
+ * _give_up(), when it has just been tried, wakes those who wait for frames.
+ */
+bool mkw__pool_is_hopeless(struct mkw_engine *e);
+void mkw__pool_give_up(struct mkw_engine *e);
 /* To be called after any lock of an inode is released: somebody who waits for
  * the pool may be waiting for that. */
 void mkw__pool_poke(struct mkw_engine *e);
@@ -701,6 +712,19 @@ int64_t mkw__query_seek(struct mkw__inode *in, uint64_t off, bool data);
 void mkw__query_resident(struct mkw__inode *in, uint64_t first, size_t n,
 			 unsigned char *vec);
 
+/* ---- failed.c: pages that could not be written ------------------------- */
+
+/*
+ * May pages [first, *end) become dirty? Those before *end may; for none of them the
+ * error that forbids it. TREE held.
+ */
+int mkw__failed_admit_locked(struct mkw__inode *in, uint64_t first,
+			     uint64_t *end);
+/* mkw_failed() and mkw_discard(). */
+size_t mkw__failed_list(struct mkw__inode *in, uint64_t off,
+			struct mkw_failed *vec, size_t n);
+int64_t mkw__failed_discard(struct mkw__inode *in, uint64_t off, uint64_t len);
+
 /* ---- writeback.c, reclaim.c, flusher.c -------------------------------- */
 
 /* Writes in flight of one task. */
@@ -709,6 +733,7 @@ struct mkw__wb {
 	struct mkw__os_loop *loop;	/* NULL: writes block, none in flight */
 	unsigned in_flight;
 	bool may_block;
+	bool retry;			/* pages that have failed, too */
 };
 
 /*

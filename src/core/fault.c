@@ -435,13 +435,30 @@ static int refuse_store(struct mkw__fault *f, struct mkw__inode *in,
 }
 
 /*
+ * There is no frame, and will be none. The page is locked by nobody: poison that
+ * comes too late is lifted by the next access.
+ */
+static int refuse_absent(struct mkw__fault *f, struct mkw__inode *in)
+{
+	f->error = -ENOMEM;
+	if (f->in_thread)
+		return FAULT_FAIL;
+	poison(f, in);
+	return FAULT_DONE;
+}
+
+/*
  * Has the page blocks for a store? 0; STEP_RESERVE; or why not. Tree held. An
  * answer is for as long as the ticket: it keeps takes out.
  */
 static int has_space(struct mkw__fault *f, struct mkw__inode *in, uint64_t idx)
 {
 	bool answered = f->space.asked && f->space.page == idx;
+	uint64_t end = idx + 1;
+	int r = mkw__failed_admit_locked(in, idx, &end);
 
+	if (r)
+		return r;
 	if (mkw__reserve_has_locked(in, idx, idx + 1))
 		return 0;
 	if (answered && f->space.answer)
@@ -596,6 +613,11 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 		if (f->buf)
 			mkw__pool_buf_put(e, f->buf);
 		f->buf = NULL;
+		if (mkw__pool_is_hopeless(e)) {
+			if (f->hopeless)
+				return refuse_absent(f, in);
+			f->hopeless = true;
+		}
 		return park_on_pool(f);
 	}
 	f->fill_first = idx;

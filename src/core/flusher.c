@@ -53,6 +53,7 @@ static size_t count_inodes(struct mkw_engine *e)
 static size_t write_old(struct mkw_engine *e, struct mkw__wb *wb,
 			uint64_t age_ns)
 {
+	bool hopeless = mkw__pool_is_hopeless(e);
 	uint64_t now = mkw__os_now_ns();
 	size_t total = 0;
 
@@ -66,6 +67,13 @@ static size_t write_old(struct mkw_engine *e, struct mkw__wb *wb,
 		due = in->dirty && now - in->dirty_since_ns >= age_ns;
 		if (due)
 			in->dirty_since_ns = now;
+		/* What failed just now fails again, but where all depends on it. */
+		wb->retry = in->failed &&
+			    (hopeless ||
+			     now - in->retried_ns >= e->writeback_age_ns);
+		if (wb->retry)
+			in->retried_ns = now;
+		due |= wb->retry;
 		mkw__mutex_unlock(&in->tree);
 		if (due)
 			total += mkw__wb_range(wb, in, 0, UINT64_MAX);
@@ -83,10 +91,16 @@ static size_t write_old(struct mkw_engine *e, struct mkw__wb *wb,
 
 /* ---- dirty pages ------------------------------------------------------ */
 
+/* Those that can be written, as far as is known. */
 static uint64_t dirty_pages(struct mkw_engine *e)
 {
-	return atomic_load_explicit(&e->count.dirty_pages,
-				    memory_order_relaxed);
+	uint64_t failed = atomic_load_explicit(&e->count.failed_pages,
+					       memory_order_relaxed);
+	uint64_t dirty = atomic_load_explicit(&e->count.dirty_pages,
+					      memory_order_relaxed);
+
+	/* Two counts, not read at once. */
+	return dirty > failed ? dirty - failed : 0;
 }
 
 void mkw__flusher_dirtied(struct mkw_engine *e, uint64_t dirty)
@@ -163,6 +177,7 @@ static void pass(struct mkw_engine *e, struct mkw__wb *wb)
 		mkw__reclaim(e, want);
 	write_old(e, wb, dirty_pages(e) > e->pool.dirty_low ?
 				 0 : e->writeback_age_ns);
+	mkw__pool_give_up(e);
 }
 
 static void flusher_main(void *arg)

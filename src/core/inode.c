@@ -155,6 +155,7 @@ static void inode_free(struct mkw__inode *in)
 	mkw__reserve_release(in, true);
 	mkw__reserve_fini(in);
 	mkw__mutex_lock(&in->tree);
+	mkw__count(&in->engine->count.lost_pages, in->dirty);
 	while ((idx = mkw__page_next_locked(in, 0, UINT64_MAX,
 					    ~PG_BIT(PG_ABSENT))) != UINT64_MAX)
 		mkw__page_set_locked(in, idx, 0);

@@ -338,7 +338,11 @@ static int write_cached(struct mkw__inode *in, bool present, const void *src,
 	int r;
 
 	end = mkw__min(mkw__pages_up(e, pos + *len), idx + MKW__IO_PAGES);
-	r = mkw__reserve_ensure(in, idx, &end, nowait);
+	mkw__mutex_lock(&in->tree);
+	r = mkw__failed_admit_locked(in, idx, &end);
+	mkw__mutex_unlock(&in->tree);
+	if (!r)
+		r = mkw__reserve_ensure(in, idx, &end, nowait);
 	if (r)
 		return r;
 	*len = mkw__min(*len, byte_of(in, end) - pos);

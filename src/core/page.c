@@ -97,6 +97,14 @@ static void count_dirty(struct mkw__inode *in, bool was, bool is)
 	}
 }
 
+static void count_failed(struct mkw__inode *in, bool was, bool is)
+{
+	if (was == is)
+		return;
+	in->failed += (uint64_t)is - was;
+	mkw__count(&in->engine->count.failed_pages, (uint64_t)is - was);
+}
+
 void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 {
 	struct mkw__leaf *leaf = leaf_find(in, idx);
@@ -123,6 +131,10 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	else if ((old & ~word) & PG_LOCKED)
 		mkw__rank_drop(MKW__RANK_PAGE);
 	count_dirty(in, pg_in(old, PG_DIRTY_MASK), pg_in(word, PG_DIRTY_MASK));
+	if ((word & PG_FAILED) && !pg_in(word, PG_DIRTY_MASK))
+		mkw__os_panic("page %llu has failed, and is not dirty: state %d",
+			      (unsigned long long)idx, to);
+	count_failed(in, old & PG_FAILED, word & PG_FAILED);
 	if (to == PG_WRITEBACK && from == PG_DIRTY)
 		mkw__reserve_use_locked(in, idx);
 	leaf->word[idx % MKW__LEAF_PAGES] = (uint8_t)word;
@@ -137,6 +149,26 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	} else if (!old) {
 		leaf->used++;
 	}
+}
+
+void mkw__page_written_locked(struct mkw__inode *in, uint64_t idx, int res)
+{
+	uint32_t word = mkw__page_get_locked(in, idx);
+	bool clean = PG_STATE(word) == PG_WRITEBACK && !res;
+
+	word = pg_with(word & ~PG_FAILED, clean ? PG_CLEAN : PG_DIRTY);
+	if (res && !MKW__MUTANT(FAILED_NOT_MARKED)) {
+		word |= PG_FAILED;
+		leaf_find(in, idx)->error = (int16_t)res;
+	}
+	mkw__page_set_locked(in, idx, word);
+}
+
+int mkw__page_error_locked(struct mkw__inode *in, uint64_t idx)
+{
+	struct mkw__leaf *leaf = leaf_find(in, idx);
+
+	return leaf ? leaf->error : 0;
 }
 
 uint64_t mkw__page_next_locked(struct mkw__inode *in, uint64_t idx,

@@ -15,6 +15,9 @@
  *   WRITEBACK   current      being written  protected    cached, dirty
  *   WB_DIRTY    newer than what is being written, writable   cached, dirty
  *
+ * PG_FAILED goes with the last three: the last write that ended failed (failed.c).
+ * DIRTY with it is the state ERROR of doc/STATES.md.
+ *
  * The state, and never the presence of a frame, says whether a frame's bytes
  * are valid: strays come from mlockall, mremap, forked children.
  *
@@ -50,6 +53,7 @@ enum mkw__page_state {
 #define PG_MAPPED   0x10u	/* some mapping may reach it without a fault */
 #define PG_WRITABLE 0x20u	/* some mapping may store to it without a fault */
 #define PG_MARK     0x40u	/* the first touch of what was read ahead */
+#define PG_FAILED   0x80u	/* dirty, and its last write failed */
 
 #define PG_PRESENT_MASK \
 	(PG_BIT(PG_CLEAN) | PG_BIT(PG_DIRTY) | PG_BIT(PG_WRITEBACK) | \
@@ -89,6 +93,7 @@ struct mkw__leaf {
 	struct mkw__inode *inode;
 	uint64_t first;			/* page index, a multiple of 64 */
 	uint16_t used;			/* words that are not zero */
+	int16_t error;			/* of the last write that failed here */
 	bool once;			/* a stream passes here: no second chance */
 	bool inactive;			/* POOL mutex: which list */
 	uint8_t word[MKW__LEAF_PAGES];
@@ -110,6 +115,14 @@ bool mkw__page_prepare_locked(struct mkw__inode *in, uint64_t idx);
  * mkw__pool_frames_get(), which going back to ABSENT returns.
  */
 void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word);
+
+/*
+ * The write of a page that is WRITEBACK or WB_DIRTY has ended, with an error or 0:
+ * its word follows from that.
+ */
+void mkw__page_written_locked(struct mkw__inode *in, uint64_t idx, int res);
+/* What a PG_FAILED page's write met, or that of one of its leaf since. */
+int mkw__page_error_locked(struct mkw__inode *in, uint64_t idx);
 
 /* The same word with another state. */
 static inline uint32_t pg_with(uint32_t word, enum mkw__page_state state)

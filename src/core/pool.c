@@ -123,6 +123,39 @@ static void take_waiters(struct mkw__pool *p, struct mkw__waiters *woken)
 	atomic_store_explicit(&p->waited, false, memory_order_relaxed);
 }
 
+/* Every frame in use holds what cannot be written; mutex held. */
+static bool is_hopeless(struct mkw_engine *e)
+{
+	return !has_all(&e->pool) && !TAILQ_EMPTY(&e->pool.bufs) &&
+	       e->pool.frames_used <=
+		       atomic_load_explicit(&e->count.failed_pages,
+					    memory_order_relaxed);
+}
+
+bool mkw__pool_is_hopeless(struct mkw_engine *e)
+{
+	bool hopeless;
+
+	mkw__mutex_lock(&e->pool.mutex);
+	hopeless = is_hopeless(e);
+	mkw__mutex_unlock(&e->pool.mutex);
+	return hopeless;
+}
+
+void mkw__pool_give_up(struct mkw_engine *e)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	struct mkw__pool *p = &e->pool;
+
+	mkw__mutex_lock(&p->mutex);
+	if (is_hopeless(e)) {
+		TAILQ_CONCAT(&woken, &p->waiters, link);
+		atomic_store_explicit(&p->waited, false, memory_order_relaxed);
+	}
+	mkw__mutex_unlock(&p->mutex);
+	mkw__waiters_wake(&woken);
+}
+
 bool mkw__pool_enqueue(struct mkw_engine *e, struct mkw__waiter *w)
 {
 	struct mkw__pool *p = &e->pool;

@@ -41,11 +41,8 @@ static void write_done(struct mkw__os_io *io, int res)
 
 	mkw__mutex_lock(&in->tree);
 	for (uint64_t i = w->first; i < w->first + w->pages; i++) {
-		uint32_t word = mkw__page_get_locked(in, i);
-		bool clean = PG_STATE(word) == PG_WRITEBACK && !res;
-
-		mkw__page_set_locked(in, i, pg_with(word, clean ? PG_CLEAN :
-								  PG_DIRTY));
+		mkw__page_written_locked(in, i, MKW__MUTANT(WRITE_ERROR_CLEANS) ?
+							0 : res);
 		mkw__page_wake_locked(in, i, &woken);
 	}
 	if (res) {
@@ -120,6 +117,7 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 	struct mkw_engine *e = in->engine;
 	struct mkw__wb_io *w = io_of(e, buf);
 	struct mkw__range_req table;
+	uint32_t failed = 0;
 	bool writable = false;
 	size_t n = 0;
 	int r = 0;
@@ -129,8 +127,10 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 	for (; first + n < end; n++) {
 		uint32_t word = mkw__page_get_locked(in, first + n);
 
-		if (PG_STATE(word) != PG_DIRTY || (word & PG_LOCKED))
+		if (PG_STATE(word) != PG_DIRTY || (word & PG_LOCKED) ||
+		    (n && ((failed | word) & PG_FAILED)))
 			break;
+		failed |= word & PG_FAILED;
 		writable |= word & PG_WRITABLE;
 		mkw__page_set_locked(in, first + n,
 				     pg_with(word, PG_WRITEBACK) | PG_LOCKED);
@@ -204,6 +204,19 @@ static void submit(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 							 buf->mem, w->io.len));
 }
 
+/*
+ * May the page be written in one go with `first`, which is before it or itself? One
+ * that failed goes alone: it is to hold back nobody.
+ */
+static bool joins(struct mkw__inode *in, uint64_t first, uint64_t idx)
+{
+	uint32_t word = mkw__page_get_locked(in, idx);
+
+	return PG_STATE(word) == PG_DIRTY &&
+	       (idx == first ||
+		!((mkw__page_get_locked(in, first) | word) & PG_FAILED));
+}
+
 /* Finds the next page to write at or after idx, waiting where that is asked. */
 static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
 			  uint64_t idx, uint64_t end, uint64_t *run_end)
@@ -219,6 +232,10 @@ static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
 		 * it has been stored to since. Locked, it has no snapshot
 		 * yet, and may become DIRTY again instead.
 		 */
+		if ((word & PG_FAILED) && !wb->retry) {
+			idx++;
+			continue;
+		}
 		if (PG_STATE(word) == PG_DIRTY && !(word & PG_LOCKED))
 			break;
 		if (!wb->may_block || (PG_STATE(word) == PG_WRITEBACK &&
@@ -236,7 +253,7 @@ static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
 	}
 	*run_end = idx;
 	while (*run_end < mkw__min(end, idx + MKW__IO_PAGES) &&
-	       PG_STATE(mkw__page_get_locked(in, *run_end)) == PG_DIRTY)
+	       joins(in, idx, *run_end))
 		++*run_end;
 	mkw__mutex_unlock(&in->tree);
 	return idx;
@@ -305,7 +322,9 @@ static void wait_writes(struct mkw__inode *in)
 int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	struct mkw_engine *e = in->engine;
-	struct mkw__wb wb = { .engine = e, .may_block = true };
+	struct mkw__wb wb = { .engine = e,
+			      .may_block = true,
+			      .retry = !MKW__MUTANT(FAILED_NOT_RETRIED) };
 	uint64_t seq;
 	int r;
 

@@ -842,15 +842,12 @@ static void test_open_close(void **state)
 static enum planted {
 	NOTHING,
 	FAILURE_KEEPS_CLEAN,	/* pages are not dirtied when the store failed */
-	WRITEBACK_LIES,		/* a failed writeback's page becomes clean */
 	BUFFER_LEAKS,		/* an I/O buffer is not given back */
 	POISON_STAYS,		/* poison is not lifted */
 } planted;
 
 void __real_mkw__page_dirty_range(struct mkw__inode *, uint64_t, uint64_t);
 void __wrap_mkw__page_dirty_range(struct mkw__inode *, uint64_t, uint64_t);
-void __real_mkw__page_set_locked(struct mkw__inode *, uint64_t, uint32_t);
-void __wrap_mkw__page_set_locked(struct mkw__inode *, uint64_t, uint32_t);
 void __real_mkw__pool_buf_put(struct mkw_engine *, struct mkw__buf *);
 void __wrap_mkw__pool_buf_put(struct mkw_engine *, struct mkw__buf *);
 void __real_mkw__map_lift_poison(struct mkw__inode *, uint64_t, uint64_t);
@@ -861,15 +858,6 @@ void __wrap_mkw__page_dirty_range(struct mkw__inode *in, uint64_t first,
 {
 	if (planted != FAILURE_KEEPS_CLEAN)
 		__real_mkw__page_dirty_range(in, first, end);
-}
-
-void __wrap_mkw__page_set_locked(struct mkw__inode *in, uint64_t idx,
-				 uint32_t word)
-{
-	if (planted == WRITEBACK_LIES && PG_STATE(word) == PG_DIRTY &&
-	    PG_STATE(mkw__page_get_locked(in, idx)) == PG_WRITEBACK)
-		word = pg_with(word, PG_CLEAN);
-	__real_mkw__page_set_locked(in, idx, word);
 }
 
 void __wrap_mkw__pool_buf_put(struct mkw_engine *e, struct mkw__buf *buf)
@@ -924,8 +912,8 @@ static void test_planted(void **state)
 		{ FAILURE_KEEPS_CLEAN, OP(warm), OP(punch),
 		  { .points = FAULT_STORE, .err = -EIO, .effect = EFFECT_HALF },
 		  NULL },
-		{ WRITEBACK_LIES, OP(dirty), OP(sync_file),
-		  { .points = FAULT_STORE, .err = -EIO }, NULL },
+		{ NOTHING, OP(dirty), OP(sync_file),
+		  { .points = FAULT_STORE, .err = -EIO }, "WRITE_ERROR_CLEANS" },
 		{ BUFFER_LEAKS, OP(cold), OP(load),
 		  { .points = FAULT_STORE, .err = -EIO }, NULL },
 		{ POISON_STAYS, OP(cold), OP(call_load),
