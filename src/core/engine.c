@@ -66,6 +66,7 @@ stop_space:
 	mkw__space_stop(e);
 stop_flusher:
 	mkw__flusher_stop(e);
+	mkw__flusher_fini(e);
 close_mmus:
 	mkw__os_mmu_close(e->mmu_in_thread);
 close_mmu:
@@ -89,9 +90,11 @@ int mkw__engine_close(struct mkw_engine *e)
 	mkw__mutex_unlock(&e->files);
 	if (busy)
 		return -EBUSY;
-	mkw__pager_stop(e);
+	/* Each of them may be kicking one further down, for the last time. */
 	mkw__space_stop(e);
 	mkw__flusher_stop(e);
+	mkw__pager_stop(e);
+	mkw__flusher_fini(e);
 	mkw__os_mmu_close(e->mmu_in_thread);
 	mkw__os_mmu_close(e->mmu);
 	mkw__pool_fini(e);

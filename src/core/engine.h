@@ -759,7 +759,9 @@ size_t mkw__reclaim(struct mkw_engine *e, size_t want);
 void mkw__reclaim_range(struct mkw__inode *in, uint64_t first, uint64_t end);
 
 int mkw__flusher_start(struct mkw_engine *e);
+/* Ends the thread; fini, once nobody can kick it any more, its loop. */
 void mkw__flusher_stop(struct mkw_engine *e);
+void mkw__flusher_fini(struct mkw_engine *e);
 void mkw__flusher_kick(struct mkw_engine *e);
 /* No writeback or reclaim from now on, and none under way; or (off) as ever. */
 void mkw__flusher_quiesce(struct mkw_engine *e, bool on);

@@ -213,6 +213,10 @@ void mkw__flusher_stop(struct mkw_engine *e)
 	atomic_store_explicit(&e->flusher.stop, true, memory_order_release);
 	mkw__os_loop_kick(e->flusher.loop);
 	mkw__os_thread_join(e->flusher.thread);
+}
+
+void mkw__flusher_fini(struct mkw_engine *e)
+{
 	mkw__os_loop_destroy(e->flusher.loop);
 }
 

@@ -335,15 +335,15 @@ static void test_uncapped_is_noticed(void **state)
 	struct fixture f;
 
 	(void)state;
-	start(&f);
 	mkw__testing.mutants = 1ull << MKW__MUTANT_FAILED_NOT_MARKED;
+	start(&f);
 	fail_pages(&f, 0, 2 * CAP, -EIO);
 	assert_int_equal(try_access(f.p + P(101), true), 0);
 	assert_int_equal(stats(&f).failed_bytes, 0);
-	mkw__testing.mutants = 0;
 	set_bad(0, 0, 0);
 	finish(&f, 0);
 	assert_int_equal(mkw_engine_close(f.engine), 0);
+	mkw__testing.mutants = 0;
 }
 
 int main(void)

@@ -299,16 +299,16 @@ static void test_unreserved_is_noticed(void **state)
 	struct fixture f;
 
 	(void)state;
-	start(&f, MKW_ALLOC_FAULT);
 	mkw__testing.mutants = 1ull << MKW__MUTANT_RESERVES_NOTHING;
+	start(&f, MKW_ALLOC_FAULT);
 	fill_disk(ROOM);
 	assert_int_equal(store_until_full(&f, 0), PAGES);
 	assert_int_equal(mkw_sync(f.file), -ENOSPC);
-	mkw__testing.mutants = 0;
 	unlink(ballast);
 	sync();
 	assert_int_equal(mkw_sync(f.file), 0);
 	finish(&f);
+	mkw__testing.mutants = 0;
 }
 
 int main(void)
