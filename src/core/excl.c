@@ -21,12 +21,12 @@
 static bool take_uses_invalidate(const struct mkw__inode *in)
 {
 	return in->engine->policy == MKW_POLICY_INVALIDATE &&
-	       !MKW__TEST(policy_none);
+	       !MKW__TEST(policy_none) && !MKW__MUTANT(TAKE_LEAVES_FAULTS);
 }
 
 struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in)
 {
-	if (MKW__TEST(policy_none))
+	if (MKW__TEST(policy_none) || MKW__MUTANT(FAULT_TAKES_NO_LOCK))
 		return NULL;
 	return in->engine->policy == MKW_POLICY_INVALIDATE ?
 		       &in->invalidate_lock : &in->iolock;
@@ -36,7 +36,8 @@ int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 		   uint64_t end, enum mkw__excl_kind kind, bool nowait)
 {
 	uint64_t mask = in->engine->page - 1;
-	bool exclusive = kind != EXCL_READ;
+	bool exclusive = kind != EXCL_READ &&
+			 !(kind == EXCL_WRITE && MKW__MUTANT(WRITE_SHARES));
 
 	start &= ~mask;
 	end = end > MKW__RANGE_MAX - mask ? MKW__RANGE_MAX :
@@ -75,6 +76,8 @@ void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x)
 
 void mkw__excl_count_take(struct mkw__inode *in)
 {
+	if (MKW__MUTANT(TAKE_NOT_COUNTED))
+		return;
 	/* In this order: fault.c, "Stale messages". */
 	atomic_fetch_add(&in->engine->takes, 1);
 	atomic_fetch_add(&in->takes, 1);

@@ -108,7 +108,8 @@ static void ticket_drop(struct mkw__fault *f)
 		mkw__range_unlock_ticket(rl, &f->ticket);
 	f->ticket_state = TICKET_NONE;
 	mkw__pool_poke(f->engine);
-	mkw__inode_unpin(f->inode);
+	if (!MKW__MUTANT(PIN_KEPT))
+		mkw__inode_unpin(f->inode);
 	f->inode = NULL;
 }
 
@@ -195,7 +196,8 @@ static int park_on_page(struct mkw__fault *f, struct mkw__inode *in,
 
 static int park_on_pool(struct mkw__fault *f)
 {
-	ticket_drop(f);
+	if (!MKW__MUTANT(WAITS_FOR_MEMORY_LOCKED))
+		ticket_drop(f);
 	f->parked = true;
 	f->waiter.wake = park_woken;
 	mkw__count(&f->engine->count.parks, 1);
@@ -264,6 +266,8 @@ static int resolve_store(struct mkw__fault *f, const struct mkw__map *m,
 	size_t done;
 	int r;
 
+	if (MKW__MUTANT(UNLOCKED_BEFORE_UNPROTECT))
+		mkw__page_unlock_run(in, idx, 1, 0);
 	/* The hint decides what is tried first; the other follows if needed. */
 	r = f->wp ? -EEXIST :
 		    mkw__os_pte_continue(m->mmu, addr, f->engine->page, 0, &done);
@@ -274,7 +278,8 @@ static int resolve_store(struct mkw__fault *f, const struct mkw__map *m,
 	}
 	if (r == -EFAULT)
 		return frame_missing(in, idx, was_clean);
-	mkw__page_unlock_run(in, idx, 1, 0);
+	if (!MKW__MUTANT(UNLOCKED_BEFORE_UNPROTECT))
+		mkw__page_unlock_run(in, idx, 1, 0);
 	return outcome(f, r);
 }
 
@@ -470,7 +475,7 @@ static int has_space(struct mkw__fault *f, struct mkw__inode *in, uint64_t idx)
 /* May the store that the message told of be over? */
 static bool may_be_stale(const struct mkw__fault *f, struct mkw__inode *in)
 {
-	return !f->in_thread && !f->sure &&
+	return !MKW__MUTANT(STALE_MESSAGE_BELIEVED) && !f->in_thread && !f->sure &&
 	       (f->suspect || atomic_load(&in->takes) != f->takes);
 }
 
@@ -497,7 +502,8 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 		}
 		if (r)
 			return refuse_store(f, in, idx, r);
-		mkw__page_set_locked(in, idx, pg_stored(word));
+		if (!MKW__MUTANT(STORE_LEAVES_CLEAN))
+			mkw__page_set_locked(in, idx, pg_stored(word));
 		lock_page_locked(in, idx, PG_WRITABLE);
 		mkw__mutex_unlock(&in->tree);
 		return resolve_store(f, m, in, idx, clean);
@@ -652,7 +658,8 @@ static enum mkw__fault_end finish(struct mkw__fault *f, enum mkw__fault_end end)
 static enum mkw__fault_end let_through(struct mkw__fault *f)
 {
 	unhold(f);
-	if (f->stale || f->losses >= MKW__LOSSES_MAX)
+	if (f->stale ||
+	    (f->losses >= MKW__LOSSES_MAX && !MKW__MUTANT(NO_GRACE)))
 		return FAULT_GRACE;
 	return finish(f, FAULT_DONE);
 }
@@ -800,7 +807,7 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 			mkw__os_step("fault again");
 			break;
 		case STEP_WAKE:
-			if (!f->in_thread)
+			if (!f->in_thread && !MKW__MUTANT(MESSAGE_DROPPED))
 				mkw__os_wake(f->mmu, page_base(f),
 					     f->engine->page);
 			return finish(f, FAULT_DONE);

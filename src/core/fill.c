@@ -60,9 +60,10 @@ int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
 		at += step;
 		if (r == -EEXIST) {
 			/* A stray frame: the state says that it is not valid. */
-			r = mkw__os_frames_write(in->frames, off + at,
-						 mkw__os_at(src, at),
-						 e->page);
+			r = MKW__MUTANT(STRAY_BELIEVED) ? 0 :
+				mkw__os_frames_write(in->frames, off + at,
+						     mkw__os_at(src, at),
+						     e->page);
 			if (!r)
 				at += e->page;
 		} else if (r == -EAGAIN) {

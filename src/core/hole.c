@@ -21,6 +21,8 @@ void mkw__hole_zero_frame(struct mkw__inode *in, uint64_t off, uint64_t end)
 	uint64_t idx = mkw__page_of(in->engine, off);
 	uint32_t word;
 
+	if (MKW__MUTANT(PUNCH_KEEPS_EDGES))
+		return;
 	mkw__mutex_lock(&in->tree);
 	for (;;) {
 		word = mkw__page_get_locked(in, idx);
@@ -136,6 +138,8 @@ static int take_locked(struct mkw__inode *in, uint64_t off, uint64_t end,
 			return r;
 	}
 	mkw__reserve_take(in, &take, off, end);
+	if (MKW__MUTANT(FRAMES_BEFORE_STORE))
+		drop_bytes(in, off, end);
 	r = op(in->store, off, end - off);
 	if (!r && blocks == TOOK_AWAY) {
 		mkw__reserve_edge(in, off);

@@ -151,7 +151,7 @@ void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
 	uintptr_t addr;
 	size_t len;
 
-	if (first == end ||
+	if (first == end || MKW__MUTANT(POISON_NOT_LIFTED) ||
 	    !atomic_load_explicit(&in->poisoned, memory_order_acquire))
 		return;
 	mkw__map_table_lock(&table);
@@ -272,7 +272,8 @@ static void table_take(uintptr_t addr, uintptr_t end, struct mkw__map *spare[2],
 		table_remove(m);
 		/* Writeback does not see it any more, so no store may get
 		 * through it until it is gone. */
-		mkw__os_pte_zap(m->addr, m->len);
+		if (!MKW__MUTANT(UNMAP_LEAVES_PAGES))
+			mkw__os_pte_zap(m->addr, m->len);
 		TAILQ_INSERT_TAIL(taken, m, of_inode);
 	}
 }

@@ -154,7 +154,8 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 void mkw__page_written_locked(struct mkw__inode *in, uint64_t idx, int res)
 {
 	uint32_t word = mkw__page_get_locked(in, idx);
-	bool clean = PG_STATE(word) == PG_WRITEBACK && !res;
+	bool clean = !res && (PG_STATE(word) == PG_WRITEBACK ||
+			      MKW__MUTANT(WRITE_FORGETS_STORES));
 
 	word = pg_with(word & ~PG_FAILED, clean ? PG_CLEAN : PG_DIRTY);
 	if (res && !MKW__MUTANT(FAILED_NOT_MARKED)) {
@@ -262,6 +263,8 @@ void mkw__page_dirty_range(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	uint64_t idx = first;
 
+	if (MKW__MUTANT(FAILED_TAKE_LEAVES_CLEAN))
+		return;
 	mkw__mutex_lock(&in->tree);
 	while ((idx = mkw__page_next_locked(in, idx, end, PG_BIT(PG_CLEAN))) <
 	       end)
@@ -295,7 +298,8 @@ void mkw__page_unlock_run(struct mkw__inode *in, uint64_t idx, size_t n,
 
 		mkw__page_set_locked(in, idx + i,
 				     word & ~(clear | PG_LOCKED));
-		mkw__page_wake_locked(in, idx + i, &woken);
+		if (!MKW__MUTANT(PAGE_WAKES_NOBODY))
+			mkw__page_wake_locked(in, idx + i, &woken);
 	}
 	mkw__mutex_unlock(&in->tree);
 	mkw__waiters_wake(&woken);

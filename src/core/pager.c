@@ -145,7 +145,7 @@ struct mkw__fault *mkw__pager_prepare(struct mkw__fault *f)
 
 	mkw__mutex_lock(&p->queue);
 	lost = losses(p->recent_in_thread, f->addr >> e->page_shift, f->born_ns);
-	if (lost >= MKW__LOSSES_MAX)
+	if (lost >= MKW__LOSSES_MAX && !MKW__MUTANT(NO_GRACE))
 		kept = TAILQ_FIRST(&p->kept_free);
 	if (kept)
 		TAILQ_REMOVE(&p->kept_free, kept, link);

@@ -59,7 +59,9 @@ static uint64_t lock_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
 		if (word & PG_LOCKED)
 			continue;
 		if (which == MAPPED ? (word & PG_MAPPED) != 0 :
-				      PG_STATE(word) == PG_CLEAN &&
+				      (PG_STATE(word) == PG_CLEAN ||
+				       (PG_STATE(word) == PG_DIRTY &&
+					MKW__MUTANT(RECLAIM_DROPS_DIRTY))) &&
 					      (which == CLEAN ||
 					       !(word & PG_MAPPED))) {
 			mkw__page_set_locked(in, first + i, word | PG_LOCKED);
@@ -156,13 +158,14 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 	struct mkw__excl x;
 	uint64_t first, bits;
 	size_t freed = 0;
-	bool once;
+	bool once, locked;
 
 	in = take_leaf(e, inactive, &first);
 	*found = in != NULL;
 	if (!in)
 		return 0;
-	if (mkw__excl_trylock_all(in, &x, first, first + MKW__LEAF_PAGES)) {
+	locked = mkw__excl_trylock_all(in, &x, first, first + MKW__LEAF_PAGES);
+	if (locked || MKW__MUTANT(RECLAIM_IGNORES_HOLDERS)) {
 		mkw__map_table_lock(&table);
 		mkw__mutex_lock(&in->tree);
 		once = mkw__page_is_once_locked(in, first);
@@ -178,7 +181,8 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 				   unmap_pages(in, first, bits));
 		}
 		mkw__map_table_unlock(&table);
-		mkw__excl_unlock_all(in, &x);
+		if (locked)
+			mkw__excl_unlock_all(in, &x);
 	}
 	mkw__inode_unpin(in);
 	return freed;

@@ -38,11 +38,13 @@ int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
 	for (;;) {
 		*size = size_of(in);
 		from = end > *size ? mkw__min(off, *size & ~mask) : off;
-		to = end > *size ? MKW__RANGE_MAX : end;
+		to = end > *size && !MKW__MUTANT(GROWTH_NARROW) ? MKW__RANGE_MAX : end;
 		r = mkw__excl_lock(in, x, from, to,
 				   end > *size ? EXCL_TAKE : kind, nowait);
 		if (r)
 			return r;
+		if (MKW__MUTANT(SIZE_NOT_RECHECKED) || MKW__MUTANT(GROWTH_NARROW))
+			return 0;
 		/* With a lock to infinity nobody else can have moved it. */
 		*size = size_of(in);
 		if ((end <= *size) == (to != MKW__RANGE_MAX) &&

@@ -45,7 +45,7 @@ static void write_done(struct mkw__os_io *io, int res)
 							0 : res);
 		mkw__page_wake_locked(in, i, &woken);
 	}
-	if (res) {
+	if (res && !MKW__MUTANT(WRITE_ERROR_FORGOTTEN)) {
 		in->wb_error = res;
 		in->wb_error_seq++;
 	}
@@ -124,6 +124,10 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 
 	mkw__map_table_lock(&table);
 	mkw__mutex_lock(&in->tree);
+	if (MKW__MUTANT(RANKS_REVERSED)) {
+		mkw__map_table_unlock(&table);
+		mkw__map_table_lock(&table);
+	}
 	for (; first + n < end; n++) {
 		uint32_t word = mkw__page_get_locked(in, first + n);
 
