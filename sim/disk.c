@@ -40,7 +40,9 @@ struct sim_disk {
 	uint8_t *allocated;	/* one byte a block */
 	struct op *ops;
 	bool owned, strict;
-	unsigned fail_read, fail_write;
+	unsigned fail[SIM_DISK_CALLS];	/* countdowns */
+	unsigned failed_writes;
+	struct sim_cache *cache;	/* NULL: not watched */
 	uint64_t bad_start, bad_end;	/* bytes whose writes fail */
 	uint64_t used, space;	/* blocks: allocated, and at most; 0: any */
 };
@@ -48,7 +50,7 @@ struct sim_disk {
 struct store {
 	struct mkw__store st;
 	struct sim_disk *disk;
-	bool open;
+	bool open, owner;
 };
 
 /* A request of a loop. */
@@ -59,6 +61,8 @@ struct request {
 	struct sim_disk *disk;
 	struct op op;
 	size_t moved;
+	bool late;
+	int fails;			/* before its last blocks */
 	int res;
 };
 TAILQ_HEAD(requests, request);
@@ -157,14 +161,40 @@ uint64_t sim_disk_len(struct sim_disk *d)
 	return d->len;
 }
 
-void sim_disk_fail_read(struct sim_disk *d, unsigned nth)
+void sim_disk_fail(struct sim_disk *d, enum sim_disk_call call, unsigned nth)
 {
-	d->fail_read = nth;
+	d->fail[call] = nth;
 }
 
-void sim_disk_fail_write(struct sim_disk *d, unsigned nth)
+unsigned sim_disk_failed_writes(struct sim_disk *d)
 {
-	d->fail_write = nth;
+	return d->failed_writes;
+}
+
+void sim_disk_watch(struct sim_disk *d)
+{
+	d->cache = sim_cache_create(d->len);
+	for (uint64_t b = 0; b * SIM_BLOCK < d->len; b++)
+		sim_cache_block(d->cache, b, d->data + b * SIM_BLOCK);
+	sim_cache_flush_end(d->cache, sim_cache_flush_begin(d->cache));
+}
+
+bool sim_disk_watched(struct sim_disk *d)
+{
+	return d->cache;
+}
+
+uint64_t sim_disk_crash(struct sim_disk *d, uint64_t *random, char *image,
+			uint64_t size)
+{
+	return sim_cache_crash(d->cache, random, image, size);
+}
+
+/* The blocks of [off, end) have a new content. */
+static void changed(struct sim_disk *d, uint64_t off, uint64_t end)
+{
+	for (uint64_t b = off / SIM_BLOCK; d->cache && b * SIM_BLOCK < end; b++)
+		sim_cache_block(d->cache, b, d->data + b * SIM_BLOCK);
 }
 
 void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end)
@@ -180,8 +210,11 @@ void sim_disk_space_left(struct sim_disk *d, uint64_t blocks)
 
 void sim_disk_heal(void)
 {
-	for (struct sim_disk *d = disks; d; d = d->next)
-		d->fail_read = d->fail_write = d->space = 0;
+	for (struct sim_disk *d = disks; d; d = d->next) {
+		memset(d->fail, 0, sizeof(d->fail));
+		d->space = 0;
+		d->bad_end = 0;
+	}
 }
 
 void sim_disk_strict(struct sim_disk *d, bool on)
@@ -247,8 +280,10 @@ static void op_end(struct sim_disk *d, struct op *op)
 	*p = op->next;
 }
 
-static int fail(struct sim_disk *d, unsigned *countdown)
+static int fail(struct sim_disk *d, enum sim_disk_call call)
 {
+	unsigned *countdown = &d->fail[call];
+
 	sim_touch(SIM_O_DISK, d, 0, *countdown ? SIM_WRITE : SIM_READ);
 	return *countdown && --*countdown == 0 ? -EIO : 0;
 }
@@ -289,6 +324,7 @@ static int platter_write(struct sim_disk *d, uint64_t off, const char *buf,
 		if (!set_allocated(d, b, true))
 			return -ENOSPC;
 	memcpy(d->data + off, buf, n);
+	changed(d, off, off + n);
 	return 0;
 }
 
@@ -297,6 +333,7 @@ static void platter_clear(struct sim_disk *d, uint64_t off, uint64_t n)
 	touch_blocks(SIM_O_BLOCK, d, off, off + n, SIM_WRITE);
 	grow(d, off + n);
 	memset(d->data + off, 0, n);
+	changed(d, off, off + n);
 }
 
 /* ---- requests of loops ------------------------------------------------ */
@@ -310,6 +347,10 @@ static bool request_move(struct request *r)
 	if (r->moved == r->io->len)
 		return false;
 	n = some_blocks(off, r->io->len - r->moved);
+	if (r->fails && (!r->io->write || r->moved + n >= r->io->len)) {
+		r->res = r->fails;
+		return false;
+	}
 	if (r->io->write)
 		r->res = platter_write(r->disk, off,
 				       (char *)r->io->buf + r->moved, n);
@@ -324,6 +365,7 @@ static bool request_move(struct request *r)
 static void request_end(struct request *r)
 {
 	op_end(r->disk, &r->op);
+	r->disk->failed_writes += r->io->write && r->res;
 	sim_trace(r->io->write ? "disk: wrote [%llu, %llu)" : "disk: read [%llu, %llu)",
 		  r->io->off, r->io->off + r->io->len, 0);
 	sim_loop_ended(r->loop, r->io, r->res);
@@ -347,6 +389,8 @@ static void device_main(void *arg)
 			}
 			TAILQ_REMOVE(from, r, link);
 		}
+		if (r->late)
+			sim_block(SIM_WAITS_LATE, NULL);
 		do {
 			sim_point();
 		} while (request_move(r));
@@ -420,9 +464,8 @@ static void store_submit(struct mkw__store *st, struct mkw__os_loop *l,
 	*r = (struct request){ .loop = l, .io = io, .disk = d };
 	op_begin(d, &r->op, io->write ? OP_WRITE : OP_READ, io->off,
 		 io->off + io->len);
-	r->res = fail(d, io->write ? &d->fail_write : &d->fail_read);
-	if (r->res)
-		r->moved = io->len;
+	r->fails = fail(d, io->write ? SIM_DISK_WRITE : SIM_DISK_READ);
+	r->late = sim_odd(32);
 	sim_loop_started(l);
 	request_start(r);
 }
@@ -435,7 +478,7 @@ static int store_own(struct mkw__store *st)
 
 	if (d->owned)
 		return -EBUSY;
-	d->owned = true;
+	d->owned = ((struct store *)st)->owner = true;
 	return 0;
 }
 
@@ -475,7 +518,7 @@ static int store_read(struct mkw__store *st, uint64_t off, void *buf, size_t len
 
 	sim_step("store read of [%llu, %llu)", off, off + len, 0);
 	op_begin(d, &op, OP_READ, off, off + len);
-	err = fail(d, &d->fail_read);
+	err = fail(d, SIM_DISK_READ);
 	if (!err)
 		err = move(d, false, off, buf, len);
 	sim_step(".store read ends", 0, 0, 0);
@@ -488,13 +531,15 @@ static int store_write(struct mkw__store *st, uint64_t off, const void *buf,
 {
 	struct sim_disk *d = ((struct store *)st)->disk;
 	struct op op;
-	int err;
+	int err, fails;
 
 	sim_step("store write of [%llu, %llu)", off, off + len, 0);
 	op_begin(d, &op, OP_WRITE, off, off + len);
-	err = fail(d, &d->fail_write);
+	fails = fail(d, SIM_DISK_WRITE);
+	err = move(d, true, off, (char *)(uintptr_t)buf, 
+		   fails ? len / 2 / SIM_BLOCK * SIM_BLOCK : len);
 	if (!err)
-		err = move(d, true, off, (char *)(uintptr_t)buf, len);
+		err = fails;
 	sim_step(".store write ends", 0, 0, 0);
 	op_end(d, &op);
 	return err;
@@ -502,8 +547,15 @@ static int store_write(struct mkw__store *st, uint64_t off, const void *buf,
 
 static int store_flush(struct mkw__store *st)
 {
-	(void)st;
+	struct sim_disk *d = ((struct store *)st)->disk;
+	uint64_t serial = d->cache ? sim_cache_flush_begin(d->cache) : 0;
+
 	sim_step("store flush", 0, 0, 0);
+	sim_step(".store flush ends", 0, 0, 0);
+	if (fail(d, SIM_DISK_FLUSH))
+		return -EIO;
+	if (d->cache)
+		sim_cache_flush_end(d->cache, serial);
 	return 0;
 }
 
@@ -525,6 +577,10 @@ static int store_resize(struct mkw__store *st, uint64_t len)
 						   mkw__os_page_size(), old);
 	sim_touch(SIM_O_DISK, d, 0, SIM_WRITE);
 	touch_blocks(SIM_O_BLOCK, d, len < old ? len : old, UINT64_MAX, SIM_WRITE);
+	if (len < old && fail(d, SIM_DISK_TAKE)) {
+		op_end(d, &op);
+		return -EIO;
+	}
 	grow(d, len);
 	if (len < old) {
 		/* The last block keeps its head. */
@@ -532,8 +588,11 @@ static int store_resize(struct mkw__store *st, uint64_t len)
 		memset(d->data + len, 0, old - len);
 		while (keep < d->capacity)
 			set_allocated(d, keep++, false);
+		changed(d, len, old);
 	}
 	d->len = len;
+	if (d->cache)
+		sim_cache_length(d->cache, len);
 	sim_step(".store resize ends", 0, 0, 0);
 	op_end(d, &op);
 	return 0;
@@ -546,13 +605,16 @@ static int take(struct mkw__store *st, const char *what, uint64_t off,
 	struct sim_disk *d = ((struct store *)st)->disk;
 	uint64_t at = off, end = off + len;
 	struct op op;
-	int err = 0;
+	int err = 0, fails;
 
 	sim_step(what, off, end, 0);
 	op_begin(d, &op, OP_TAKE, off, end);
+	fails = fail(d, SIM_DISK_TAKE);
 	while (at < end && !err) {
 		uint64_t n = some_blocks(at, end - at);
 
+		if (fails && at + n >= end)
+			break;
 		sim_step(".store zeroes [%llu, %llu)", at, at + n, 0);
 		platter_clear(d, at, n);
 		for (uint64_t b = (at + SIM_BLOCK - 1) / SIM_BLOCK;
@@ -563,7 +625,7 @@ static int take(struct mkw__store *st, const char *what, uint64_t off,
 	}
 	sim_step(".and is done with it", 0, 0, 0);
 	op_end(d, &op);
-	return err;
+	return err ? err : fails;
 }
 
 static int store_punch(struct mkw__store *st, uint64_t off, uint64_t len)
@@ -656,10 +718,12 @@ static void store_close(struct mkw__store *st)
 
 	if (!s->open)
 		sim_violation("a store is closed twice");
+	s->open = false;
+	if (!s->owner)
+		return;
 	if (s->disk->ops)
 		sim_violation("a store is closed while a %s by %s is under way",
 			      kind_names[s->disk->ops->kind], s->disk->ops->who);
-	s->open = false;
 	s->disk->owned = false;
 }
 

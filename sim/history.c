@@ -9,7 +9,7 @@
  * search branches on writes only, of which a handful overlap; a set of visited
  * states (operations taken, value) keeps a hopeless search short.
  *
- * A write that failed may be taken or left out. When there is no order, the
+ * A write that failed may be taken or left out, but not taken later than it ended. When there is no order, the
  * blame goes to the earliest-ending operation without which (and without all
  * that ended later) there would be one.
  */
@@ -22,10 +22,16 @@
 
 #define SEEN_SIZE 4096u	/* a power of two */
 
+struct intent {
+	uint64_t value, start;
+};
+
 static struct {
 	struct sim_op ops[SIM_OPS_MAX];
 	unsigned count;
 	uint64_t initial;
+	struct intent intents[SIM_OPS_MAX];
+	unsigned intent_count;
 } words[SIM_WORDS_MAX];
 static unsigned word_count;
 static uint64_t ticks;
@@ -40,6 +46,7 @@ void sim_history_reset(unsigned n, const uint64_t *initial)
 {
 	for (unsigned w = 0; w < n; w++) {
 		words[w].count = 0;
+		words[w].intent_count = 0;
 		words[w].initial = initial ? initial[w] : 0;
 	}
 	word_count = n;
@@ -69,9 +76,62 @@ void sim_history_add(unsigned word, const char *what, bool write,
 			      SIM_OPS_MAX, word);
 	words[word].ops[words[word].count++] = (struct sim_op){
 		.task = sim_task_self()->name, .what = what, .start = start,
-		.end = maybe ? UINT64_MAX : sim_tick(), .step = sim_now(),
+		.end = sim_tick(), .step = sim_now(),
 		.value = value, .write = write, .maybe = maybe,
 	};
+}
+
+void sim_history_intend(unsigned word, uint64_t value)
+{
+	if (word >= word_count)
+		return;
+	if (words[word].intent_count == SIM_OPS_MAX)
+		sim_violation("scenario: more than %u writes of word %u",
+			      SIM_OPS_MAX, word);
+	words[word].intents[words[word].intent_count++] =
+		(struct intent){ value, sim_tick() };
+}
+
+/*
+ * Was something else written for sure after what began at `start` (0: the first value)
+ * had ended, and before `by`? Where several may be meant, the one that ended last is.
+ */
+static bool gone(unsigned word, uint64_t value, uint64_t start, uint64_t by)
+{
+	uint64_t end = 0;
+	bool ended = !start;
+
+	for (unsigned i = 0; start && i < words[word].count; i++) {
+		const struct sim_op *op = &words[word].ops[i];
+
+		if (!op->write || op->value != value || op->start > start ||
+		    op->end < start)
+			continue;
+		ended = true;
+		if (op->end > end)
+			end = op->end;
+	}
+	if (!ended)
+		return false;
+	for (unsigned i = 0; i < words[word].count; i++) {
+		const struct sim_op *op = &words[word].ops[i];
+
+		if (op->write && !op->maybe && op->start > end && op->end < by)
+			return true;
+	}
+	return false;
+}
+
+bool sim_history_may_survive(unsigned word, uint64_t value, uint64_t sync_start)
+{
+	if (word >= word_count ||
+	    (value == words[word].initial && !gone(word, value, 0, sync_start)))
+		return true;
+	for (unsigned i = 0; i < words[word].intent_count; i++)
+		if (words[word].intents[i].value == value &&
+		    !gone(word, value, words[word].intents[i].start, sync_start))
+			return true;
+	return false;
 }
 
 /* True the first time that a state is met (or when the set is full). */
@@ -116,7 +176,24 @@ static uint64_t candidates(const struct sim_op *ops, uint64_t left, bool *must)
 	return can;
 }
 
-static bool search(const struct sim_op *ops, uint64_t left, uint64_t value)
+/* Is there a write left that failed before that time? It goes first, or never. */
+static bool failed_before(const struct sim_op *ops, uint64_t left, uint64_t start)
+{
+	for (uint64_t l = left; l; l &= l - 1) {
+		const struct sim_op *op = &ops[__builtin_ctzll(l)];
+
+		if (op->maybe && op->end < start)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * latest: the latest start of those taken. A write that failed, and had ended by
+ * then, has had its chance.
+ */
+static bool search(const struct sim_op *ops, uint64_t left, uint64_t value,
+		   uint64_t latest)
 {
 	uint64_t can, reads;
 	bool must;
@@ -129,8 +206,12 @@ static bool search(const struct sim_op *ops, uint64_t left, uint64_t value)
 		for (uint64_t c = can; c; c &= c - 1) {
 			const struct sim_op *op = &ops[__builtin_ctzll(c)];
 
-			if (!op->write && op->value == value)
-				reads |= c & -c;
+			if (op->write || op->value != value ||
+			    failed_before(ops, left, op->start))
+				continue;
+			reads |= c & -c;
+			if (op->start > latest)
+				latest = op->start;
 		}
 		left &= ~reads;
 	} while (reads);
@@ -139,7 +220,11 @@ static bool search(const struct sim_op *ops, uint64_t left, uint64_t value)
 	for (uint64_t c = can; c; c &= c - 1) {
 		int i = __builtin_ctzll(c);
 
-		if (ops[i].write && search(ops, left & ~(c & -c), ops[i].value))
+		if (ops[i].write ? ops[i].maybe && ops[i].end < latest :
+				   ops[i].value != value)
+			continue;
+		if (search(ops, left & ~(c & -c), ops[i].value,
+			   ops[i].start > latest ? ops[i].start : latest))
 			return true;
 	}
 	return false;
@@ -156,12 +241,14 @@ static bool possible(const struct sim_op *ops, unsigned n, uint64_t initial,
 		if (ops[i].start > until || (!ops[i].write && ops[i].end > until))
 			continue;
 		some[count] = ops[i];
-		some[count++].maybe |= ops[i].end > until;
+		if (ops[i].end > until)
+			some[count].maybe = true;
+		count++;
 	}
 	seen_round++;
 	seen_count = 0;
 	return search(some, count == 64 ? UINT64_MAX : ((uint64_t)1 << count) - 1,
-		      initial);
+		      initial, 0);
 }
 
 int sim_history_check(const struct sim_op *ops, unsigned n, uint64_t initial)
@@ -192,7 +279,7 @@ static _Noreturn void blame(unsigned w, unsigned bad)
 				       op->write ? "wrote" : "read ",
 				       (unsigned long long)op->value,
 				       (unsigned long long)op->start,
-				       op->maybe ? -1 : (long long)op->end,
+				       op->end == UINT64_MAX ? -1 : (long long)op->end,
 				       (unsigned long long)op->step);
 	}
 	sim_violation("word %u (was %llx) has a history that no order explains; * cannot be:%s",

@@ -25,7 +25,7 @@ struct sim_op {
 	uint64_t step;		/* of the story, at the end */
 	uint64_t value;
 	bool write;
-	bool maybe;		/* a write that failed: it may have happened */
+	bool maybe;		/* a write that failed: it may have happened by its end */
 };
 
 /* Forgets everything; every word is 'initial' (or zero, if that is NULL). */
@@ -33,6 +33,13 @@ void sim_history_reset(unsigned words, const uint64_t *initial);
 uint64_t sim_tick(void);
 /* An operation on words [word, word + n) begins now: its start. */
 uint64_t sim_history_begin(unsigned word, unsigned n);
+/*
+ * A write of this value may be seen from now on, in a crash; and is one that a crash
+ * left allowed: written at some time, and not gone for sure when a sync began that
+ * has returned (G7)?
+ */
+void sim_history_intend(unsigned word, uint64_t value);
+bool sim_history_may_survive(unsigned word, uint64_t value, uint64_t sync_start);
 /* Adds an operation of the current task that ended just now. */
 void sim_history_add(unsigned word, const char *what, bool write,
 		     uint64_t value, uint64_t start, bool maybe);

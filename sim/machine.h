@@ -26,6 +26,7 @@ enum sim_wait {
 	SIM_WAITS_FAULT,	/* for its fault to be woken */
 	SIM_WAITS_LOOP,		/* in mkw__os_loop_wait() */
 	SIM_WAITS_JOIN,
+	SIM_WAITS_LATE,		/* a device, until nothing else goes on */
 	SIM_WAITS_WORK,		/* the disk: nothing in flight */
 	SIM_WAITS_SETTLED,
 	SIM_ENDED,
@@ -153,6 +154,20 @@ unsigned sim_loops_open(void);
 void sim_loop_reset(void);
 /* Two devices for each of the first tasks, so that none depends on the order. */
 void sim_disk_prepare(unsigned tasks);
+/* ---- cache.c: what a crash may leave of a disk -------------------------- */
+
+struct sim_cache;
+
+struct sim_cache *sim_cache_create(uint64_t len);
+void sim_cache_block(struct sim_cache *c, uint64_t block, const char *data);
+void sim_cache_length(struct sim_cache *c, uint64_t len);
+/* A flush makes durable what was there at its beginning. */
+uint64_t sim_cache_flush_begin(const struct sim_cache *c);
+void sim_cache_flush_end(struct sim_cache *c, uint64_t serial);
+/* One of the contents that a crash leaves, size bytes; its length. */
+uint64_t sim_cache_crash(const struct sim_cache *c, uint64_t *random, char *image,
+			 uint64_t size);
+
 /* Nothing fails, and nothing is late, from now on. */
 void sim_disk_heal(void);
 void sim_disk_reset(void);

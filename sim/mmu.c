@@ -28,7 +28,7 @@
  * With sim_config.old_kernel it is Linux 6.1: no protected CONTINUE; a page is
  * poisoned by taking the access away, which only healing gives back.
  * Oddities that are legal but rare on a real machine come by the seed: EAGAIN
- * with nothing done, short counts, ENOMEM.
+ * with nothing done, short counts, ENOMEM, frames that the engine did not make.
  */
 #include "sim/machine.h"
 
@@ -39,6 +39,7 @@
 #define VA_BASE ((uintptr_t)1 << 62)
 #define VA_PAGES 65536u
 #define MMUS_MAX 16u
+#define STRAY 0x5e
 #define ODD 24u		/* an oddity once in this many */
 
 enum pte { PTE_NONE, PTE_RW, PTE_WP, PTE_MARKER, PTE_POISON };
@@ -68,6 +69,7 @@ struct vpage {
 };
 
 static struct vpage va[VA_PAGES];
+static unsigned patience;	/* faults that an access has at most */
 static unsigned va_high;	/* pages from here on were never mapped */
 static struct mkw__os_mmu mmus[MMUS_MAX];
 static struct mkw__os_frames *all_frames;
@@ -185,6 +187,13 @@ static void unmap_page(struct mkw__os_frames *fr, uint64_t index, bool poison_to
 	}
 }
 
+/* Somebody has touched the page, past all mappings: a child, mlockall(). */
+static void stray(struct mkw__os_frames *fr, uint64_t index)
+{
+	fr->page[index] = memset(page_alloc(), STRAY, psize());
+	sim_trace("a stray frame for page %llu", index, 0, 0);
+}
+
 static void drop(struct mkw__os_frames *fr, uint64_t first, uint64_t end,
 		 bool truncate)
 {
@@ -201,6 +210,8 @@ static void drop(struct mkw__os_frames *fr, uint64_t first, uint64_t end,
 			fr->page[i] = NULL;
 			sim_counts.drops++;
 		}
+		if (!truncate && sim_odd(4 * ODD))
+			stray(fr, i);
 	}
 }
 
@@ -327,6 +338,7 @@ static void sleep_in_fault(struct vpage *vp, uintptr_t addr, bool write)
 static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 {
 	struct sim_task *self = sim_task_self();
+	unsigned faults = 0;
 	enum sim_outcome o;
 
 	if (self->kind != SIM_APP)
@@ -350,6 +362,10 @@ static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 			*bytes = vp->fr->page[vp->index] + addr % psize();
 			return SIM_OK;
 		}
+		if (++faults > patience)
+			sim_violation("an access starves: task %s faults on page %llu for the %uth time",
+				      self->name,
+				      (unsigned long long)page_number(addr), faults);
 		o = SIM_OK;
 		touch_length(vp->fr, SIM_READ);
 		if (vp->barred || vp->pte == PTE_POISON ||
@@ -960,8 +976,14 @@ unsigned sim_mmu_read(struct mkw__os_mmu *mmu, struct mkw__os_fault *msgs,
 	return n;
 }
 
+void sim_patience(unsigned faults)
+{
+	patience = faults;
+}
+
 void sim_mmu_reset(void)
 {
+	patience = UINT_MAX;
 	va_clear(0, va_high);
 	va_high = 0;
 	memset(mmus, 0, sizeof(mmus));

@@ -676,13 +676,16 @@ static void disk_fails(void)
 {
 	static const struct role roles[] = {
 		{ "roamer-1", roamer }, { "roamer-2", roamer },
-		{ "syncer", syncer },
+		{ "syncer", syncer }, { "write-puncher", write_puncher },
 	};
 
 	set_up(6, sim_random(2) ? 0 : 2 + (unsigned)sim_random(3));
-	stage_break_disk(1 + (unsigned)sim_random(4),
-			 1 + (unsigned)sim_random(4));
-	play_roles(roles, 3);
+	if (variant & 4)
+		stage_open_other();
+	stage_break_disk(1 + (unsigned)sim_random(4), 1 + (unsigned)sim_random(4),
+			 (unsigned)sim_random(3),
+			 sim_random(4) ? 0 : 1 + (unsigned)sim_random(2));
+	play_roles(roles, 3 + (variant & 1));
 	stage_close();
 }
 
@@ -718,52 +721,132 @@ static void mixed_truncate(void)
 	stage_close();
 }
 
+/* ---- crashes, and patience ---------------------------------------------- */
+
+/* Sometime the machine stops: what is on the disk then? */
+static void crash(void)
+{
+	static const struct role roles[] = {
+		{ "syncer", syncer }, { "roamer", roamer },
+		{ "puncher", write_puncher }, { "truncater", mixed_truncater },
+		{ "writer", direct_writer },
+	};
+
+	set_up(3, sim_random(2) ? 0 : 3);
+	stage.may_end_short = true;
+	stage_watch();
+	/* Who truncates is alone with those who write within the file. */
+	if (variant & 1)
+		play_roles(roles, 3);
+	else
+		play_roles((struct role[]){ roles[0], roles[4], roles[3] }, 3);
+	stage_close();
+}
+
+#define PATIENCE 36u	/* faults; an engine gives a grace after less */
+
+static bool patient_done;
+
+static void patient(void *arg)
+{
+	(void)arg;
+	if (variant & 1)
+		stage_store(map0, 0);
+	else
+		stage_load(map0, 0);
+	patient_done = true;
+}
+
+/* Takes its page away again and again, for as long as it waits. */
+static void tormentor(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 44 && !patient_done; i++)
+		if (variant & 2)
+			stage_punch(0, stage.words_per_page);
+		else
+			stage_zero(0, stage.words_per_page);
+}
+
+static void starvation(void)
+{
+	static const struct role roles[] = {
+		{ "patient", patient }, { "tormentor", tormentor },
+	};
+
+	set_up(2, 0);
+	patient_done = false;
+	sim_patience(PATIENCE);
+	play_roles(roles, 2);
+	sim_patience(UINT_MAX);
+	stage_close();
+}
+
+static void writeback_vs_direct_write(void)
+{
+	static const struct role roles[] = {
+		{ "syncer", syncer }, { "writer", direct_writer },
+		{ "storer", storer },
+	};
+
+	set_up(2, 0);
+	stage_store(map0, word_of_page(0));
+	play_roles(roles, 2 + !(variant & 12));
+	stage_close();
+}
+
 /* ---- the table ---------------------------------------------------------- */
 
 const struct scenario scenarios[] = {
 	{ "fault-vs-punch",
 	  "a fault instantiates a page while it is punched (the race of 2012)",
-	  fault_vs_punch, 0, 0 },
+	  fault_vs_punch, false },
 	{ "fault-vs-truncate", "a fault while the file shrinks and grows again",
-	  fault_vs_truncate, 0, 0 },
+	  fault_vs_truncate, false },
 	{ "fault-vs-direct-write", "a fault while the page is written past the cache",
-	  fault_vs_direct_write, 0, 0 },
+	  fault_vs_direct_write, false },
 	{ "store-vs-direct-write-same-page",
 	  "stores next to the blocks of a direct write",
-	  store_vs_direct_write, 0, 0 },
+	  store_vs_direct_write, false },
 	{ "writeback-vs-punch", "a dirty page is written back while it is punched",
-	  writeback_vs_punch, 0, 0 },
+	  writeback_vs_punch, false },
 	{ "writeback-vs-store", "a dirty page is written back while it is stored to",
-	  writeback_vs_store, 0, 0 },
+	  writeback_vs_store, false },
 	{ "load-vs-store", "a cached page is mapped by a load while it is stored to",
-	  load_vs_store, 0, 0 },
+	  load_vs_store, false },
 	{ "direct-read-into-own-mapping",
 	  "the buffer of a read is a mapping of the same file",
-	  direct_read_into_own_mapping, 0, 0 },
+	  direct_read_into_own_mapping, false },
 	{ "direct-write-from-own-mapping",
 	  "the buffer of a write is a mapping of the same page",
-	  direct_write_from_own_mapping, 0, 0 },
+	  direct_write_from_own_mapping, false },
 	{ "crosswise-buffers", "two tasks, each with its buffer where the other works",
-	  crosswise_buffers, 0, 0 },
+	  crosswise_buffers, false },
 	{ "grow-vs-partial-page", "the file ends inside a page, and grows again",
-	  grow_vs_partial_page, 0, 0 },
+	  grow_vs_partial_page, false },
+	{ "writeback-vs-direct-write", "a dirty page is written back and written past",
+	  writeback_vs_direct_write, false },
+	{ "crash", "the machine stops, and the file is looked at",
+	  crash, true },
+	{ "starvation", "a page is taken away for as long as somebody wants it",
+	  starvation, false },
 	{ "error-at-writeback", "some pages cannot be written for a while",
-	  error_at_writeback, 0, 0 },
+	  error_at_writeback, false },
 	{ "append-vs-append", "each append gets a place of its own",
-	  append_vs_append, 0, 0 },
+	  append_vs_append, false },
 	{ "enospc-at-mkwrite", "stores and writes into holes of a disk that gets full",
-	  enospc_at_mkwrite, 0, 0 },
+	  enospc_at_mkwrite, false },
 	{ "mkwrite-vs-punch", "stores into holes that are punched again",
-	  mkwrite_vs_punch, 0, 0 },
+	  mkwrite_vs_punch, false },
 	{ "unmap-vs-fault", "faults in a mapping that is unmapped",
-	  unmap_vs_fault, 0, 0 },
+	  unmap_vs_fault, false },
 	{ "disk-fails", "a read and a write of the disk fail",
-	  disk_fails, 0, 0 },
+	  disk_fails, false },
 	{ "reclaim-vs-fault", "more pages in use than the cache holds",
-	  reclaim_vs_fault, 0, 0 },
+	  reclaim_vs_fault, false },
 	{ "mixed", "every operation, on four pages",
-	  mixed, 0, 0 },
+	  mixed, false },
 	{ "mixed-truncate", "loads, stores, reads and writes while the size changes",
-	  mixed_truncate, 0, 0 },
+	  mixed_truncate, false },
 };
 const unsigned scenario_count = sizeof(scenarios) / sizeof(scenarios[0]);

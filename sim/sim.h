@@ -52,6 +52,7 @@ struct sim_config {
 	bool oddities;		/* spurious EAGAIN, short counts */
 	bool old_kernel;	/* Linux 6.1: no protected CONTINUE, no POISON */
 	bool trace;		/* print every step as it happens */
+	uint64_t crash_step;	/* the machine crashes there; 0: it does not */
 	bool transactions;	/* fewer points, the same outcomes; see machine.h */
 	struct sim_scheduler *scheduler; /* NULL: by the seed */
 };
@@ -59,6 +60,7 @@ struct sim_config {
 struct sim_result {
 	bool violated;
 	bool abandoned;		/* by the scheduler */
+	bool crashed;
 	char message[2048];
 	uint64_t steps;
 	uint64_t hash;		/* of every step and its arguments */
@@ -109,6 +111,9 @@ enum sim_outcome { SIM_OK, SIM_BUS, SIM_SEGV };
 enum sim_outcome sim_load(uintptr_t addr, uint64_t *value);
 enum sim_outcome sim_store(uintptr_t addr, uint64_t value);
 
+/* From now on an access that faults more often than that is a violation (G3). */
+void sim_patience(unsigned faults);
+
 /* Is the address one of the simulated address space? */
 bool sim_is_fake(uintptr_t addr);
 
@@ -133,9 +138,23 @@ uint64_t sim_disk_peek(struct sim_disk *d, uint64_t off);
 void sim_disk_poke(struct sim_disk *d, uint64_t off, uint64_t value);
 bool sim_disk_allocated(struct sim_disk *d, uint64_t off);
 uint64_t sim_disk_len(struct sim_disk *d);
-/* The nth read (write) from now on fails with -EIO; 0: none. */
-void sim_disk_fail_read(struct sim_disk *d, unsigned nth);
-void sim_disk_fail_write(struct sim_disk *d, unsigned nth);
+/*
+ * The nth call of a kind from now on fails with -EIO, a write or a take after a part
+ * of it was done; 0: none does. A take is a punch, zero or shrink.
+ */
+enum sim_disk_call {
+	SIM_DISK_READ, SIM_DISK_WRITE, SIM_DISK_TAKE, SIM_DISK_FLUSH,
+	SIM_DISK_CALLS
+};
+void sim_disk_fail(struct sim_disk *d, enum sim_disk_call call, unsigned nth);
+/* How many writes of loops have failed. */
+unsigned sim_disk_failed_writes(struct sim_disk *d);
+/* From now on a crash is possible; before, everything is durable. */
+void sim_disk_watch(struct sim_disk *d);
+bool sim_disk_watched(struct sim_disk *d);
+/* After a run that crashed: one of the contents that the disk may have; its length. */
+uint64_t sim_disk_crash(struct sim_disk *d, uint64_t *random, char *image,
+			uint64_t size);
 /* Writes that touch these bytes fail with -EIO; none if they are empty. */
 void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end);
 /* From now on so many more blocks can be allocated: -ENOSPC. UINT64_MAX: any. */

@@ -188,11 +188,29 @@ static void took(unsigned word, unsigned n, uint64_t start)
 			page_times[p].last_take = start;
 }
 
+/* r: what the call returned; after an error each word may be zero, or not. */
 static void record_zeros(unsigned word, unsigned n, uint64_t start,
-			 const char *what)
+			 const char *what, int r)
 {
+	if (r != -EIO || !stage.may_fail)
+		check(r, what);
+	sim_trace("that has returned %llu", (uint64_t)-r, 0, 0);
 	for (unsigned i = 0; i < n; i++)
-		sim_history_add(word + i, what, true, 0, start, false);
+		sim_history_add(word + i, what, true, 0, start, r != 0);
+}
+
+/* For a crash: these words may be found on the disk from now on. NULL: zeros. */
+static void intend(unsigned word, unsigned n, const uint64_t *values)
+{
+	for (unsigned i = 0; stage_options.crashes && i < n; i++)
+		sim_history_intend(word + i, values ? values[i] : 0);
+}
+
+static void intend_length(uint64_t len)
+{
+	if (stage.length_count == STAGE_LENGTHS)
+		sim_violation("scenario: more than %u lengths", STAGE_LENGTHS);
+	stage.lengths[stage.length_count++] = len;
 }
 
 /* ---- mapped accesses --------------------------------------------------- */
@@ -231,6 +249,7 @@ void stage_store(unsigned map, unsigned word)
 	sim_touch(SIM_O_STAGE, NULL, map, SIM_READ);
 	if (stage.read_only[map])
 		map = 0;
+	intend(word, 1, &v);
 	o = sim_store(stage.map[map] + word * WORD, v);
 	check_access(o, "a store", word);
 	if (o == SIM_OK)
@@ -304,6 +323,9 @@ void stage_write(unsigned word, unsigned n, unsigned flags)
 			      "direct write of words [%llu, %llu), the first %llx" :
 			      "pwrite of words [%llu, %llu), the first %llx",
 		      word, n, buf[0]);
+	intend(word, n, buf);
+	if (stage_options.crashes)
+		intend_length((uint64_t)at(word + n));
 	r = mkw_pwrite(stage.file, buf, sizeof(buf), at(word), flags);
 	may_end_short = stage.may_end_short;
 	stage.may_end_short = false;	/* a write makes the file longer */
@@ -394,22 +416,28 @@ void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
 void stage_punch(unsigned word, unsigned n)
 {
 	uint64_t start = begin("punches words [%llu, %llu)", word, n, 0);
+	int r;
 
-	check(mkw_fallocate(stage.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			    at(word), n * WORD), "punching a hole");
-	sim_trace("the punch has returned", 0, 0, 0);
-	record_zeros(word, n, start, "punch");
-	took(word, n, start);
+	intend(word, n, NULL);
+	r = mkw_fallocate(stage.file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  at(word), n * WORD);
+	record_zeros(word, n, start, "punch", r);
+	if (r)
+		wrote(word, n);
+	else
+		took(word, n, start);
 }
 
 void stage_zero(unsigned word, unsigned n)
 {
 	uint64_t start = begin("zeroes words [%llu, %llu)", word, n, 0);
 
-	check(mkw_fallocate(stage.file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-			    at(word), n * WORD), "zeroing a range");
-	sim_trace("the zeroing has returned", 0, 0, 0);
-	record_zeros(word, n, start, "zero range");
+
+	intend(word, n, NULL);
+	record_zeros(word, n, start, "zero range",
+		     mkw_fallocate(stage.file,
+				   FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+				   at(word), n * WORD));
 	wrote(word, n);
 }
 
@@ -431,23 +459,47 @@ void stage_truncate(unsigned size)
 {
 	uint64_t start = begin("truncates to %llu words of %llu", size,
 			       stage.words - size, 0);
+	int r;
 
 	stage.may_end_short = true;
-	check(mkw_truncate(stage.file, at(size)), "truncating");
-	sim_trace("the truncation has returned", 0, 0, 0);
-	record_zeros(size, stage.words - size, start, "truncate");
-	took(size, stage.words - size, start);
+	intend(size, stage.words - size, NULL);
+	intend_length((uint64_t)at(size));
+	r = mkw_truncate(stage.file, at(size));
+	record_zeros(size, stage.words - size, start, "truncate", r);
+	if (r)
+		wrote(size, stage.words - size);
+	else
+		took(size, stage.words - size, start);
+}
+
+static void sync_handle(struct mkw_file *file, unsigned n)
+{
+	uint64_t start;
+	int r;
+
+	sim_step("syncs", 0, 0, 0);
+	start = sim_tick();
+	r = mkw_sync(file);
+	if (r != -EIO || !stage.may_fail)
+		check(r, "syncing");
+	stage.told[n] += r != 0;
+	if (!r && start > stage.synced)
+		stage.synced = start;
+	sim_trace("the sync has returned %llu", (uint64_t)-r, 0, 0);
 }
 
 void stage_sync(void)
 {
-	int r;
+	if (stage.other && sim_random(2))
+		sync_handle(stage.other, 1);
+	else
+		sync_handle(stage.file, 0);
+}
 
-	sim_step("syncs", 0, 0, 0);
-	r = mkw_sync(stage.file);
-	if (r != -EIO || !stage.may_fail)
-		check(r, "syncing");
-	sim_step("the sync has returned %llu", (uint64_t)-r, 0, 0);
+void stage_open_other(void)
+{
+	check(mkw__file_attach(stage.engine, sim_disk_store(stage.disk), true,
+			       &stage.other), "mkw__file_attach()");
 }
 
 static void unmap(uintptr_t addr, size_t len)
@@ -475,11 +527,13 @@ void stage_remap(unsigned map, bool in_parts, bool in_thread)
 	stage.map[map] = (uintptr_t)addr;
 }
 
-void stage_break_disk(unsigned read, unsigned write)
+void stage_break_disk(unsigned read, unsigned write, unsigned take, unsigned flush)
 {
-	stage.may_fail = read || write;
-	sim_disk_fail_read(stage.disk, read);
-	sim_disk_fail_write(stage.disk, write);
+	stage.may_fail = read || write || take || flush;
+	sim_disk_fail(stage.disk, SIM_DISK_READ, read);
+	sim_disk_fail(stage.disk, SIM_DISK_WRITE, write);
+	sim_disk_fail(stage.disk, SIM_DISK_TAKE, take);
+	sim_disk_fail(stage.disk, SIM_DISK_FLUSH, flush);
 }
 
 void stage_bad_pages(unsigned page, unsigned end)
@@ -527,13 +581,10 @@ static unsigned words_watched(void)
 	return n < SIM_WORDS_MAX ? n : SIM_WORDS_MAX;
 }
 
-static void read_all(void)
+static void read_by_calls(void)
 {
 	unsigned n = words_watched();
 
-	for (unsigned m = 0; m < stage.maps; m++)
-		for (unsigned w = 0; w < n; w++)
-			stage_load(m, w);
 	for (unsigned w = 0; w < n; w += stage.words_per_page) {
 		unsigned some = stage.words_per_page < n - w ?
 					stage.words_per_page : n - w;
@@ -542,6 +593,16 @@ static void read_all(void)
 		if (some % (SIM_BLOCK / WORD) == 0)
 			stage_read(w, some, MKW_DIRECT);
 	}
+}
+
+static void read_all(void)
+{
+	unsigned n = words_watched();
+
+	for (unsigned m = 0; m < stage.maps; m++)
+		for (unsigned w = 0; w < n; w++)
+			stage_load(m, w);
+	read_by_calls();
 }
 
 static void read_disk(void)
@@ -571,6 +632,29 @@ static void stray_blocks(void)
 	}
 }
 
+/* Of a write that failed every handle is told at least once. */
+static void lost_errors(void)
+{
+	if (!sim_disk_failed_writes(stage.disk))
+		return;
+	for (unsigned n = 0; n < 1 + !!stage.other; n++)
+		if (!stage.told[n])
+			sim_violation("an error was lost: a write failed, and no sync of handle %u said so",
+				      n);
+}
+
+/* What a sync could not write is listed, as long as the disk refuses it. */
+static void unlisted_pages(void)
+{
+	struct mkw_failed some;
+	unsigned told = stage.told[0];
+
+	sync_handle(stage.file, 0);
+	sim_settle();
+	if (stage.told[0] != told && !mkw_failed(stage.file, 0, &some, 1))
+		sim_violation("an error was lost: a sync failed, and no page is listed that cannot be written");
+}
+
 void stage_close(void)
 {
 	bool early = stage_options.search || sim_random(2);
@@ -578,20 +662,31 @@ void stage_close(void)
 
 	stage_end();
 	stage.may_vanish = false;
-	stage_break_disk(0, 0);
+	if (stage.only_writes_fail)
+		unlisted_pages();
+	stage_break_disk(0, 0, 0, 0);
 	sim_disk_bad(stage.disk, 0, 0);
 	stage.may_fail = had_failed;
 	sim_step("all tasks have ended: reads everything, in every way", 0, 0, 0);
+	/* What a failed read has poisoned heals when it is read. */
+	if (had_failed && !stage.only_writes_fail)
+		read_by_calls();
+	if (stage.may_fail)
+		stage.only_writes_fail = true;
 	if (early)
 		read_all();
 	/* There a load reserves, and a fault's hold ends after its access. */
 	if (stage_options.old_kernel)
 		sim_settle();
-	/* An earlier failure is reported once; then everything is written. */
-	if (stage.may_fail)
-		stage_sync();
+	/* An earlier failure is reported once to each; then everything is written. */
+	if (stage.may_fail) {
+		sync_handle(stage.file, 0);
+		if (stage.other)
+			sync_handle(stage.other, 1);
+	}
 	stage.may_fail = false;
-	stage_sync();
+	sync_handle(stage.file, 0);
+	lost_errors();
 	stage.may_fail = had_failed;
 	read_disk();
 	stray_blocks();
@@ -612,8 +707,119 @@ void stage_close(void)
 	}
 	for (unsigned m = 0; m < stage.maps; m++)
 		unmap(stage.map[m], stage.pages * stage.page);
+	if (stage.other)
+		check(mkw_file_close(stage.other), "mkw_file_close()");
 	check(mkw_file_close(stage.file), "mkw_file_close()");
 	check(mkw_engine_close(stage.engine), "mkw_engine_close()");
+}
+
+/* ---- after a crash ------------------------------------------------------ */
+
+#define IMAGES 12u		/* of what a crash may leave are looked at */
+#define IMAGE_SIZE 8192u
+
+static char image[IMAGE_SIZE];
+static uint64_t image_len;
+
+void stage_watch(void)
+{
+	intend_length((uint64_t)at(stage.words));
+	sim_disk_watch(stage.disk);
+}
+
+static uint64_t image_word(unsigned w)
+{
+	uint64_t v = 0;
+
+	if ((uint64_t)at(w) + WORD <= image_len)
+		memcpy(&v, image + at(w), sizeof(v));
+	return v;
+}
+
+static bool length_was_set(void)
+{
+	for (unsigned i = 0; i < stage.length_count; i++)
+		if (stage.lengths[i] == image_len)
+			return true;
+	return false;
+}
+
+/* May the image be what the crash left (G7)? Says what is wrong otherwise. */
+static bool judge_image(struct sim_result *res)
+{
+	if (!length_was_set()) {
+		snprintf(res->message, sizeof(res->message),
+			 "after the crash the file has %llu bytes, which nobody set",
+			 (unsigned long long)image_len);
+		return false;
+	}
+	for (unsigned w = 0; w < stage.words; w++) {
+		if ((uint64_t)at(w) + WORD > image_len ||
+		    sim_history_may_survive(w, image_word(w), stage.synced))
+			continue;
+		snprintf(res->message, sizeof(res->message),
+			 "after the crash word %u is %llx: never written there, or gone when a sync began that has returned (tick %llu)",
+			 w, (unsigned long long)image_word(w),
+			 (unsigned long long)stage.synced);
+		return false;
+	}
+	return true;
+}
+
+/* The file of the image, opened by another engine: the same in every way? */
+static void recover_main(void *arg)
+{
+	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
+
+	(void)arg;
+	stage.disk = sim_disk_create(image_len);
+	for (uint64_t off = 0; off + WORD <= image_len; off += WORD) {
+		uint64_t v;
+
+		memcpy(&v, image + off, sizeof(v));
+		sim_disk_poke(stage.disk, off, v);
+	}
+	mkw__map_reset();
+	check(mkw_engine_open(&opt, &stage.engine), "mkw_engine_open()");
+	check(mkw__file_attach(stage.engine, sim_disk_store(stage.disk), true,
+			       &stage.file), "mkw__file_attach()");
+	stage.maps = 0;
+	stage_map_any();
+	for (unsigned w = 0; (uint64_t)at(w) + WORD <= image_len && w < stage.words; w++) {
+		uint64_t v = 0, read = 0;
+
+		if (sim_load(stage.map[0] + w * WORD, &v) != SIM_OK ||
+		    mkw_pread(stage.file, &read, WORD, at(w), 0) != (ssize_t)WORD ||
+		    v != image_word(w) || read != v)
+			sim_violation("after the crash and a recovery word %u is %llx mapped, %llx read, %llx on the disk",
+				      w, (unsigned long long)v,
+				      (unsigned long long)read,
+				      (unsigned long long)image_word(w));
+	}
+	unmap(stage.map[0], stage.pages * stage.page);
+	check(mkw_file_close(stage.file), "mkw_file_close()");
+	check(mkw_engine_close(stage.engine), "mkw_engine_close()");
+}
+
+/* The contents that the disk may have now, and the engine's view of one. */
+static bool after_crash(const struct sim_config *cfg, struct sim_result *res)
+{
+	struct sim_config again = { .seed = cfg->seed, .old_kernel = cfg->old_kernel };
+	uint64_t random = cfg->seed ^ cfg->crash_step;
+	struct sim_result recovered;
+
+	for (unsigned i = 0; i < IMAGES && sim_disk_watched(stage.disk); i++) {
+		image_len = sim_disk_crash(stage.disk, &random, image, sizeof(image));
+		res->violated = !judge_image(res);
+		if (res->violated)
+			return false;
+	}
+	if (sim_disk_watched(stage.disk) &&
+	    !sim_run(&again, recover_main, NULL, &recovered)) {
+		*res = recovered;
+		return false;
+	}
+	return true;
 }
 
 /* ---- runs -------------------------------------------------------------- */
@@ -633,8 +839,8 @@ bool play_run(const struct play *p, struct sim_scheduler *scheduler, bool trace,
 {
 	struct sim_config cfg = {
 		.seed = p->seed,
-		.page_size = p->small ? SMALL_PAGE : p->scenario->page_size,
-		.step_limit = p->small ? SMALL_LIMIT : p->scenario->step_limit,
+		.page_size = p->small ? SMALL_PAGE : 0,
+		.step_limit = p->small ? SMALL_LIMIT : 0,
 		/* Half of the runs on a machine that has no rare moods. */
 		.oddities = !p->small && p->seed % 2,
 		.old_kernel = p->options.old_kernel,
@@ -645,5 +851,13 @@ bool play_run(const struct play *p, struct sim_scheduler *scheduler, bool trace,
 
 	stage_options = p->options;
 	stage_options.search = p->small;
-	return sim_run(&cfg, play_main, (void *)(uintptr_t)p, res);
+	if (!p->small && p->scenario->crashes) {
+		uint64_t random = ~p->seed;
+
+		stage_options.crashes = true;
+		cfg.crash_step = 150 + sim_next_random(&random) % 2000;
+	}
+	if (!sim_run(&cfg, play_main, (void *)(uintptr_t)p, res))
+		return false;
+	return !res->crashed || after_crash(&cfg, res);
 }

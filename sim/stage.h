@@ -18,6 +18,7 @@
 
 #define STAGE_OLD 0xa000u
 #define STAGE_MAPS 4u
+#define STAGE_LENGTHS 64u
 
 enum stage_policy { STAGE_NONE, STAGE_INVALIDATE, STAGE_RETRY };
 
@@ -26,6 +27,7 @@ struct stage_options {
 	uint64_t mutants;	/* as mkw__testing.mutants */
 	bool r0_off;
 	bool old_kernel;	/* as sim_config.old_kernel */
+	bool crashes;		/* the machine does */
 	bool search;		/* of a small play: nothing is left to chance */
 };
 extern struct stage_options stage_options;
@@ -46,6 +48,11 @@ struct stage {
 	bool only_writes_fail;		/* of what may_fail: no load */
 	bool may_lack_space;		/* stores and writes; a sync may not */
 	bool may_vanish;		/* somebody unmaps: signals are fine */
+	struct mkw_file *other;		/* another handle of the file, or NULL */
+	unsigned told[2];		/* errors that syncs of each handle returned */
+	uint64_t synced;		/* tick: the last sync that returned began */
+	uint64_t lengths[STAGE_LENGTHS];	/* that were set, or may have been */
+	unsigned length_count;
 };
 extern struct stage stage;
 
@@ -91,8 +98,12 @@ void stage_truncate(unsigned words);
 void stage_sync(void);
 /* Unmaps all of it, or one page and then the rest, and maps it again. */
 void stage_remap(unsigned map, bool in_parts, bool in_thread);
-/* The nth read (write) of the disk from now on fails; 0: none. */
-void stage_break_disk(unsigned read, unsigned write);
+/* The nth read, write, take or flush of the disk from now on fails; 0: none. */
+void stage_break_disk(unsigned read, unsigned write, unsigned take, unsigned flush);
+/* From now on the machine may crash. */
+void stage_watch(void);
+/* Opens the file once more. */
+void stage_open_other(void);
 /* Writing to pages [page, end) fails, until stage_close(). */
 void stage_bad_pages(unsigned page, unsigned end);
 /* Pages from `page` on become holes, and so many blocks are left on the disk. */
@@ -106,8 +117,7 @@ struct scenario {
 	const char *name;
 	const char *about;
 	void (*play)(void);
-	size_t page_size;	/* 0: the usual */
-	uint64_t step_limit;	/* 0: the usual */
+	bool crashes;		/* the machine does, at some step, by the seed */
 };
 extern const struct scenario scenarios[];
 extern const unsigned scenario_count;

@@ -276,8 +276,10 @@ static bool time_passes(void)
 /* Nobody can run: finds somebody who can. */
 static void idle(void)
 {
-	struct sim_task *t = waiting_for(SIM_WAITS_SETTLED);
+	struct sim_task *t = waiting_for(SIM_WAITS_LATE);
 
+	if (!t)
+		t = waiting_for(SIM_WAITS_SETTLED);
 	if (t) {
 		wake(t, true);
 		return;
@@ -330,6 +332,11 @@ static void point(struct sim_task *self)
 	if (++m.steps > limit)
 		sim_violation("livelock: %llu steps and no end",
 			      (unsigned long long)limit);
+	if (m.steps == m.config.crash_step) {
+		sim_trace("the machine crashes", 0, 0, 0);
+		m.result->crashed = true;
+		leave();
+	}
 	if (m.steps == SIM_SAFETY) {
 		m.calm = true;
 		sim_disk_heal();
@@ -749,6 +756,9 @@ static void print_wait(FILE *to, const struct sim_task *t)
 	case SIM_WAITS_JOIN:
 		fprintf(to, "waits for the end of %s",
 		       ((const struct sim_task *)t->on)->name);
+		break;
+	case SIM_WAITS_LATE:
+		fprintf(to, "is late");
 		break;
 	case SIM_WAITS_WORK:
 		fprintf(to, "has no I/O to do");

@@ -45,7 +45,8 @@
  * Grace for losers. An access that was let through may lose its page again before
  * it runs, to a punch or to reclaim, any number of times. So a page that faults
  * again and again within a short time has its ticket kept, too: nobody can take it
- * away for that moment (G3). And it goes ahead of those who wait for its page: an
+ * away for that moment (G3); a store's is exclusive, since writeback, which protects
+ * the page again, shares its lock. And it goes ahead of those who wait for its page: an
  * access across a page border needs two, and the second page's fault would else
  * stand behind who waits for the first's grace to end. An access whose fault is
  * served in its own thread follows it at once, so it loses a page rarely, but for one
@@ -124,12 +125,14 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	unsigned shift = f->engine->page_shift;
 	struct mkw__range_lock *rl = mkw__excl_fault_lock(in);
 	uint64_t first = idx, end = idx + 1, map_first, map_end;
+	/* A store loses its page to writeback, too, which shares its lock. */
+	bool alone = f->write && f->losses >= MKW__LOSSES_MAX;
 	uint32_t word;
 
 	/* A guess at what will be wanted; the page may change until we hold it. */
 	mkw__mutex_lock(&in->tree);
 	word = mkw__page_get_locked(in, idx);
-	if (f->single) {
+	if (f->single || alone) {
 		/* Just the page. */
 	} else if (!pg_in(word, PG_PRESENT_MASK)) {
 		end = idx + mkw__ra_window_locked(in, idx);
@@ -153,21 +156,21 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	f->end = end;
 	f->ticket_state = TICKET_HELD;
 	if (!rl || mkw__range_trylock_ticket(rl, &f->ticket, first << shift,
-					     end << shift, false))
+					     end << shift, alone))
 		return true;
 	f->first = idx;
 	f->end = idx + 1;
 	/* An access may need two pages: one's grace must serve for both. */
 	if (f->losses >= MKW__LOSSES_MAX &&
 	    mkw__range_trylock_ahead(rl, &f->ticket, idx << shift,
-				     (idx + 1) << shift, false))
+				     (idx + 1) << shift, alone))
 		return true;
 	/* Somebody is busy with part of it: stand in line for the page alone. */
 	f->parked = true;
 	f->ticket_state = TICKET_WAITS;
 	mkw__count(&f->engine->count.parks, 1);
 	if (!mkw__range_enqueue(rl, &f->ticket, idx << shift,
-				(idx + 1) << shift, false, ticket_granted))
+				(idx + 1) << shift, alone, ticket_granted))
 		return false;
 	f->ticket_state = TICKET_HELD;
 	return true;

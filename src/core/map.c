@@ -151,7 +151,7 @@ void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
 	uintptr_t addr;
 	size_t len;
 
-	if (first == end || MKW__MUTANT(POISON_NOT_LIFTED) ||
+	if (first == end ||
 	    !atomic_load_explicit(&in->poisoned, memory_order_acquire))
 		return;
 	mkw__map_table_lock(&table);

@@ -640,7 +640,7 @@ static void disk_reads(void *arg)
 	CHECK(st->ops->seek(st, 208, true) == -ENXIO);
 	CHECK(!st->ops->resize(st, 72) && sim_disk_peek(disk, 64) == 101);
 	CHECK(!st->ops->read(st, 0, bufs[0], 256) && !bufs[0][0]);
-	sim_disk_fail_read(disk, 2);
+	sim_disk_fail(disk, SIM_DISK_READ, 2);
 	CHECK(!st->ops->read(st, 0, bufs[0], 64));
 	CHECK(st->ops->read(st, 0, bufs[0], 64) == -EIO);
 	CHECK(!st->ops->read(st, 0, bufs[0], 64));
