@@ -413,9 +413,12 @@ static struct device *device_start(unsigned i)
 	return &devices[i];
 }
 
-void sim_disk_prepare(unsigned tasks)
+void sim_disk_prepare(unsigned more_tasks)
 {
-	devices_prepared = 2 * tasks < DEVICES_MAX ? 2 * tasks : DEVICES_MAX;
+	devices_prepared = 2 * (sim_task_count() + more_tasks);
+	if (devices_prepared > DEVICES_MAX)
+		sim_violation("the simulated machine has room for %u devices only",
+			      DEVICES_MAX);
 	for (unsigned i = 0; i < devices_prepared; i++)
 		device_start(i);
 }
@@ -426,7 +429,11 @@ static void request_start(struct request *r)
 	unsigned i;
 
 	if (devices_prepared) {
-		i = 2 * sim_self() % devices_prepared;
+		/* The devices' own numbers are left out. */
+		i = sim_self();
+		if (i > devices[0].task->id)
+			i -= devices_prepared;
+		i *= 2;
 		if (devices[i].request)
 			i++;
 		if (devices[i].request) {

@@ -152,8 +152,11 @@ void sim_loop_started(struct mkw__os_loop *l);
 void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
 unsigned sim_loops_open(void);
 void sim_loop_reset(void);
-/* Two devices for each of the first tasks, so that none depends on the order. */
-void sim_disk_prepare(unsigned tasks);
+/*
+ * Two devices for each task that there is, and for so many more, so that whom a
+ * device serves does not depend on the order of requests.
+ */
+void sim_disk_prepare(unsigned more_tasks);
 /* ---- cache.c: what a crash may leave of a disk -------------------------- */
 
 struct sim_cache;

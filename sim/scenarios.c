@@ -24,7 +24,7 @@ static void play_roles(const struct role *roles, unsigned n)
 {
 	unsigned id[ROLES_MAX];
 
-	stage_begin(n);
+	stage_begin();
 	for (unsigned i = 0; i < n; i++)
 		id[i] = sim_spawn(roles[i].name, roles[i].fn, NULL);
 	for (unsigned i = 0; i < n; i++)

@@ -42,7 +42,7 @@
 
 #include "sim/machine.h"
 
-#define TASKS 16u		/* in a search */
+#define TASKS 24u		/* in a search */
 #define STEPS_MAX 8192u
 #define TOUCHES_MAX (1u << 20)
 #define OBJECTS (1u << 15)	/* a power of two */

@@ -105,6 +105,8 @@ void stage_open(unsigned pages, unsigned frames)
 	check(mkw_engine_open(&opt, &stage.engine), "mkw_engine_open()");
 	check(mkw__file_attach(stage.engine, sim_disk_store(stage.disk), true,
 			       &stage.file), "mkw__file_attach()");
+	if (stage_options.search)
+		sim_disk_prepare(SMALL_TASKS);
 }
 
 unsigned stage_map(bool in_thread, bool writable)
@@ -125,13 +127,11 @@ unsigned stage_map_any(void)
 	return stage_map(sim_random(2), true);
 }
 
-void stage_begin(unsigned roles)
+void stage_begin(void)
 {
 	sim_trace_mark(SIM_BEGINS);
 	if (!stage_options.search)
 		return;
-	/* Main, pager, flusher, roles. */
-	sim_disk_prepare(3 + roles);
 	sim_settle();
 	sim_trace_mark(SIM_BEGINS);
 	sim_search_start();

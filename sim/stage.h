@@ -66,7 +66,7 @@ unsigned stage_map_any(void);
  * Between them is what a search varies: from before the first role is started to
  * when all have ended and nothing goes on any more.
  */
-void stage_begin(unsigned roles);
+void stage_begin(void);
 void stage_end(void);
 /*
  * When all tasks have ended: reads everything in every way, syncs, compares
