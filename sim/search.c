@@ -115,11 +115,12 @@ static void woken(struct sim_scheduler *scheduler, unsigned task, bool idle)
 
 void sim_search_after(uint32_t number)
 {
-	struct step *now = &s.step[s.steps - 1];
+	struct step *now;
 
 	/* None, or this one, or one before the search began. */
 	if (!s.active || !s.steps || number >= s.steps - 1)
 		return;
+	now = &s.step[s.steps - 1];
 	if (now->edges == EDGES_MAX)
 		now->after_all = true;
 	else

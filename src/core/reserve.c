@@ -356,6 +356,9 @@ struct window {
 	uint64_t lost_seq;		/* when it began */
 	uint64_t run_first, run_end;	/* a run of blocks over all of it */
 	uint8_t state[MKW__CHUNK_PAGES];	/* of [lo, hi) */
+	/* Of [lo, hi): without having asked, since a store operation failed. Writeback
+	 * may give such a page blocks at any time, so none is ever a credit. */
+	bool dirty[MKW__CHUNK_PAGES];
 };
 
 static bool wanted(const struct window *w, uint64_t idx)
@@ -453,6 +456,9 @@ static int allocate(struct mkw__inode *in, struct window *w)
 	uint64_t lo = w->hi, hi = w->lo;
 	int r;
 
+	for (uint64_t i = w->lo; i < w->hi; i++)
+		if (w->dirty[i - w->lo] && w->state[i - w->lo] == EMPTY)
+			w->state[i - w->lo] = PART;
 	for (uint64_t i = w->lo; i < w->hi; i++) {
 		unsigned s = w->state[i - w->lo];
 
@@ -734,8 +740,10 @@ static int reserve_once(struct mkw__inode *in, uint64_t first, uint64_t end,
 		w.lo = number * n;
 		w.hi = mkw__max(end, mkw__min(w.lo + n, pages));
 	}
-	for (uint64_t i = w.lo; i < w.hi; i++)
+	for (uint64_t i = w.lo; i < w.hi; i++) {
 		w.state[i - w.lo] = state_of(in, i);
+		w.dirty[i - w.lo] = is_dirty(in, i);
+	}
 	w.chunk->pins++;
 	/* With a take at work anywhere what lies outside is not to be believed. */
 	w.lost_seq = taken(in, 0, UINT64_MAX) ? UINT64_MAX : of(in)->lost_seq;
