@@ -58,11 +58,12 @@ static void without(const struct sim_segments *all, unsigned from, unsigned n)
 {
 	attempt.n = 0;
 	for (unsigned i = 0; i < all->n; i++) {
-		struct sim_segment *last = &attempt.segment[attempt.n - 1];
+		struct sim_segment *last =
+			attempt.n ? &attempt.segment[attempt.n - 1] : NULL;
 
 		if (i >= from && i < from + n)
 			continue;
-		if (attempt.n && last->task == all->segment[i].task)
+		if (last && last->task == all->segment[i].task)
 			last->points += all->segment[i].points;
 		else
 			attempt.segment[attempt.n++] = all->segment[i];
