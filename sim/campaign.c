@@ -26,15 +26,17 @@ static void shrink(struct outcome *o)
 {
 	const struct sim_segments *record = sim_recorded();
 	struct sim_result res = o->res;
+	unsigned record_n;
 
 	if (record->cut)
 		return;
+	record_n = record->n;
 	memcpy(&cli.schedule, record, sizeof(*record));
-	o->shrunk_from = record->n;
-	if (sim_shrink(o->play, &cli.schedule, &res))
-		o->res = res;
-	else
-		o->shrunk_from = 0;
+	if (!sim_shrink(o->play, &cli.schedule, &res))
+		return;
+	o->res = res;
+	o->scheduled = true;
+	o->shrunk_from = record_n;
 }
 
 static void tell(struct outcome *o)
@@ -187,7 +189,7 @@ int campaign_replay(void)
 	o.seconds = report_now() - start;
 	if (!o.good) {
 		o.verdict = "VIOLATION";
-		o.shrunk_from = cli.schedule.n;
+		o.scheduled = true;
 		report_story(&o);
 	}
 	report_outcome(&o);

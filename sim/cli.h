@@ -38,6 +38,7 @@ struct outcome {
 	const char *verdict;		/* clean, complete, bounded at k, VIOLATION */
 	bool good;
 	struct sim_result res;		/* where it is not */
+	bool scheduled;			/* by cli.schedule */
 	unsigned shrunk_from;		/* segments; 0: not shrunk */
 };
 

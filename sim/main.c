@@ -166,7 +166,7 @@ static void parse_play(const char *text)
 static void parse_schedule(const char *text)
 {
 	if (!sim_segments_parse(text, &cli.schedule))
-		wrong("--schedule", text, "a list such as 3.12,4.1 is wanted: task, points");
+		wrong("--schedule", text, "a list such as 3.12,4.1 is wanted, task and points, or - for an empty one");
 	cli.replay = true;
 }
 

@@ -82,9 +82,12 @@ static void print_command(FILE *to, const struct outcome *o)
 	else
 		fprintf(to, " --seed %llu", (unsigned long long)p->seed);
 	/* One that did not get short is had again by its seed. */
-	if (o->shrunk_from && cli.schedule.n <= SCHEDULE_PRINTED) {
+	if (o->scheduled && cli.schedule.n <= SCHEDULE_PRINTED) {
 		fprintf(to, " --schedule ");
-		sim_segments_print(to, &cli.schedule);
+		if (cli.schedule.n)
+			sim_segments_print(to, &cli.schedule);
+		else
+			fputc('-', to);
 	}
 }
 
@@ -205,10 +208,13 @@ static void json_outcome(const struct outcome *o, const char *mutant)
 
 void report_outcome(const struct outcome *o)
 {
-	printf("%-31s %-10s %9llu schedules %11llu steps %7.2f s %6.0f/s  %s",
+	double seconds = o->seconds + 1e-9;
+
+	printf("%-31s %-10s %9llu schedules %11llu steps %7.2f s %6.0f schedules/s %5.2fM steps/s  %s",
 	       name_of(o->play), cli_policies[o->play->options.policy],
 	       (unsigned long long)o->schedules, (unsigned long long)o->steps,
-	       o->seconds, (double)o->schedules / (o->seconds + 1e-9), o->verdict);
+	       o->seconds, (double)o->schedules / seconds,
+	       (double)o->steps / seconds / 1e6, o->verdict);
 	if (o->play->small) {
 		printf("  %2u %s ", (unsigned)(o->play->small - smalls),
 		       o->play->small->in_thread ? "inline" : "pager ");

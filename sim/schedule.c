@@ -212,6 +212,9 @@ bool sim_segments_parse(const char *text, struct sim_segments *segments)
 
 	segments->n = 0;
 	segments->cut = false;
+	/* No switch but where a task waits. */
+	if (!strcmp(text, "-"))
+		return true;
 	while (*text) {
 		unsigned long task = strtoul(text, &end, 10), points;
 
