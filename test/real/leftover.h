@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a test that fails leaves open: a file that stays locked would make every later
+ * test fail, too (-EBUSY).
+ *
+ * A test says what it opens (leftover_engine(), leftover_file()) and closes it by
+ * leftover_close() and leftover_engine_close(). leftover_clear(), in the test's
+ * teardown, closes the rest. Mappings need not be named: the engine knows them. For one
+ * engine at a time, in the test's own thread, when no operation runs.
+ */
+#ifndef TEST_LEFTOVER_H
+#define TEST_LEFTOVER_H
+
+#include "core/engine.h"
+#include "core/testing.h"
+
+#define LEFTOVER_FILES 4u
+
+static struct {
+	struct mkw_engine *engine;
+	struct mkw_file *files[LEFTOVER_FILES];
+} leftover;
+
+static inline void leftover_engine(struct mkw_engine *engine)
+{
+	assert_null(leftover.engine);
+	leftover.engine = engine;
+}
+
+static inline void leftover_file(struct mkw_file *file)
+{
+	unsigned i = 0;
+
+	while (i < LEFTOVER_FILES && leftover.files[i])
+		i++;
+	assert_true(i < LEFTOVER_FILES);
+	leftover.files[i] = file;
+}
+
+/* Both as the functions that they are named after. */
+static inline int leftover_close(struct mkw_file *file)
+{
+	for (unsigned i = 0; i < LEFTOVER_FILES; i++)
+		if (leftover.files[i] == file)
+			leftover.files[i] = NULL;
+	return mkw_file_close(file);
+}
+
+static inline int leftover_engine_close(struct mkw_engine *engine)
+{
+	int r = mkw_engine_close(engine);
+
+	if (!r)
+		leftover.engine = NULL;
+	return r;
+}
+
+/* Errors of writes are no matter: the test has failed. */
+static inline int leftover_clear(void)
+{
+	struct mkw__inode *in;
+	struct mkw__map *m;
+	int r;
+
+	mkw__testing.mutants = 0;
+	if (!leftover.engine)
+		return 0;
+	for (unsigned i = 0; i < LEFTOVER_FILES; i++)
+		if (leftover.files[i])
+			leftover_close(leftover.files[i]);
+	/* An inode without a handle goes with its last mapping. */
+	while ((in = TAILQ_FIRST(&leftover.engine->inodes)) &&
+	       (m = TAILQ_FIRST(&in->maps))) {
+		r = mkw_unmap((void *)m->addr, m->len);
+		if (r == -EINVAL || r == -ENOMEM)
+			return r;
+	}
+	return leftover_engine_close(leftover.engine);
+}
+
+#endif /* TEST_LEFTOVER_H */
