@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the engine makes of the file system that it is on: run on each that
+ * tools/with-fs makes, in $MKW_DIR or here.
+ *
+ * What the file system does is found out by plain system calls; the engine must say
+ * and do the same. Alignment, ownership, others who do not care for it, contents
+ * and sizes after a sync, holes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/magic.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "mkwrite/mkwrite.h"
+#include "access.h"
+#include "leftover.h"
+
+#define P(n) ((size_t)(n) * page)
+
+static size_t page;
+static char path[256], other[300];
+
+struct fixture {
+	struct mkw_engine *engine;
+	struct mkw_file *file;
+	unsigned char *p;
+	int fd;				/* for looking */
+};
+
+static void start(struct fixture *f, uint64_t size, size_t map_len)
+{
+	f->fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_true(f->fd >= 0);
+	assert_int_equal(ftruncate(f->fd, (off_t)size), 0);
+	assert_int_equal(mkw_engine_open(NULL, &f->engine), 0);
+	leftover_engine(f->engine);
+	mkw__trap_reinstall();
+	assert_int_equal(mkw_file_open(f->engine, path, O_RDWR, 0, &f->file), 0);
+	leftover_file(f->file);
+	assert_int_equal(mkw_map(f->file, NULL, map_len, PROT_READ | PROT_WRITE,
+				 0, 0, (void **)&f->p), 0);
+}
+
+static void finish(struct fixture *f, size_t map_len)
+{
+	mkw__engine_verify(f->engine);
+	assert_int_equal(mkw_unmap(f->p, map_len), 0);
+	assert_int_equal(leftover_close(f->file), 0);
+	assert_int_equal(leftover_engine_close(f->engine), 0);
+	close(f->fd);
+	unlink(path);
+}
+
+/* After each test: what a failed one left. */
+static int clean_up(void **state)
+{
+	(void)state;
+	unlink(path);
+	unlink(other);
+	return leftover_clear();
+}
+
+/* What is left open is locked, and clearing frees it. */
+static void test_leftover(void **state)
+{
+	struct mkw_engine *second;
+	struct mkw_file *again;
+	struct fixture f;
+
+	(void)state;
+	start(&f, P(2), P(2));
+	f.p[0] = 1;
+	assert_int_equal(mkw_engine_open(NULL, &second), 0);
+	assert_int_equal(mkw_file_open(second, path, O_RDWR, 0, &again), -EBUSY);
+	assert_int_equal(leftover_clear(), 0);
+	close(f.fd);
+	assert_int_equal(mkw_file_open(second, path, O_RDWR, 0, &again), 0);
+	assert_int_equal(mkw_file_close(again), 0);
+	assert_int_equal(mkw_engine_close(second), 0);
+}
+
+/* ---- alignment -------------------------------------------------------- */
+
+/* The least power of two that a plain O_DIRECT read takes; 0: none up to a page. */
+static uint32_t least_alignment(void)
+{
+	unsigned char *buf = aligned_alloc(page, page);
+	int fd = open(path, O_RDONLY | O_DIRECT);
+	uint32_t least = 0;
+
+	for (uint32_t n = 1; fd >= 0 && n <= page && !least; n *= 2)
+		if (pread(fd, buf, n, n) == (ssize_t)n)
+			least = n;
+	if (fd >= 0)
+		close(fd);
+	free(buf);
+	return least;
+}
+
+static void test_alignment(void **state)
+{
+	struct mkw_file_info info = MKW_FILE_INFO_INIT;
+	unsigned char *buf = aligned_alloc(page, P(2));
+	struct statfs fs;
+	struct fixture f;
+	uint32_t least;
+
+	(void)state;
+	start(&f, P(4), P(4));
+	least = least_alignment();
+	assert_int_equal(mkw_file_info(f.file, &info), 0);
+	assert_int_equal(fstatfs(f.fd, &fs), 0);
+	if (fs.f_type == TMPFS_MAGIC)
+		least = 0;		/* accepts O_DIRECT, and ignores it */
+	assert_int_equal(info.direct, least != 0);
+	/* A file system may allow less than it names. */
+	assert_true(info.direct_align >= least || !least);
+	assert_true(info.direct_align <= page);
+	memset(buf, 7, P(2));
+	assert_int_equal(mkw_pwrite(f.file, buf, info.direct_align,
+				    info.direct_align, MKW_DIRECT),
+			 info.direct_align);
+	assert_int_equal(f.p[info.direct_align], 7);
+	assert_int_equal(f.p[2 * info.direct_align], 0);
+	if (info.direct_align > 1)
+		assert_int_equal(mkw_pwrite(f.file, buf, info.direct_align / 2,
+					    0, MKW_DIRECT), -EINVAL);
+	/* A buffer may lie anywhere. */
+	assert_int_equal(mkw_pwrite(f.file, buf + 1, page, P(2), MKW_DIRECT),
+			 page);
+	assert_int_equal(mkw_pread(f.file, buf + 3, page, P(2), MKW_DIRECT),
+			 page);
+	assert_int_equal(buf[3 + page - 1], 7);
+	free(buf);
+	finish(&f, P(4));
+}
+
+/* ---- ownership -------------------------------------------------------- */
+
+static void test_ownership(void **state)
+{
+	struct mkw_engine *second;
+	struct mkw_file *again, *reader;
+	struct fixture f;
+	int fd;
+
+	(void)state;
+	start(&f, P(2), P(2));
+	assert_int_equal(mkw_engine_open(NULL, &second), 0);
+	assert_int_equal(mkw_file_open(second, path, O_RDWR, 0, &again), -EBUSY);
+	assert_int_equal(mkw_file_open(second, path, O_RDONLY, 0, &again),
+			 -EBUSY);
+	/* Anybody who asks can see it. */
+	fd = open(path, O_RDONLY);
+	assert_int_equal(flock(fd, LOCK_SH | LOCK_NB), -1);
+	assert_int_equal(errno, EWOULDBLOCK);
+	close(fd);
+	finish(&f, P(2));
+
+	/* Readers share. */
+	close(open(path, O_RDWR | O_CREAT, 0600));
+	assert_int_equal(mkw_file_open(second, path, O_RDONLY, 0, &reader), 0);
+	assert_int_equal(mkw_engine_open(NULL, &f.engine), 0);
+	assert_int_equal(mkw_file_open(f.engine, path, O_RDONLY, 0, &again), 0);
+	assert_int_equal(mkw_file_close(again), 0);
+	assert_int_equal(mkw_file_open(f.engine, path, O_RDWR, 0, &again),
+			 -EBUSY);
+	assert_int_equal(mkw_file_close(reader), 0);
+	assert_int_equal(mkw_file_open(f.engine, path, O_RDWR, 0, &again), 0);
+	assert_int_equal(mkw_file_close(again), 0);
+	assert_int_equal(mkw_engine_close(f.engine), 0);
+	assert_int_equal(mkw_engine_close(second), 0);
+	unlink(path);
+}
+
+/* ---- others, who do not ask ------------------------------------------- */
+
+/* Who has the file open keeps it; who opens the name gets the other. */
+static void test_replaced(void **state)
+{
+	struct fixture f;
+	struct mkw_file *g;
+	unsigned char c;
+	int fd;
+
+	(void)state;
+	start(&f, P(2), P(2));
+	fd = open(other, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_int_equal(pwrite(fd, "new", 3, 0), 3);
+	close(fd);
+	assert_int_equal(rename(other, path), 0);
+	f.p[0] = 'o';
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(mkw_file_open(f.engine, path, O_RDWR, 0, &g), 0);
+	assert_int_equal(mkw_pread(g, &c, 1, 0, 0), 1);
+	assert_int_equal(c, 'n');
+	assert_int_equal(pread(f.fd, &c, 1, 0), 1);
+	assert_int_equal(c, 'o');
+	assert_int_equal(mkw_size(g), 3);
+	assert_int_equal(mkw_file_close(g), 0);
+	finish(&f, P(2));
+}
+
+/* ---- contents --------------------------------------------------------- */
+
+/* Sizes inside of blocks, in every way; each time the host says the same. */
+static void test_contents(void **state)
+{
+	size_t len = P(40);
+	unsigned char *model = calloc(1, len), *buf = aligned_alloc(page, len);
+	unsigned char *got = malloc(len);
+	struct mkw_file_info info = MKW_FILE_INFO_INIT;
+	unsigned seed = 3;
+	uint64_t size = 0;
+	struct fixture f;
+
+	(void)state;
+	start(&f, 0, len);
+	assert_int_equal(mkw_file_info(f.file, &info), 0);
+	for (int i = 0; i < 400; i++) {
+		uint64_t off = (uint64_t)rand_r(&seed) % P(34);
+		size_t n = 1 + (size_t)rand_r(&seed) % P(5);
+		unsigned kind = (unsigned)rand_r(&seed) % 8;
+
+		memset(buf, rand_r(&seed), n + page);
+		if (kind < 2) {
+			off -= off % info.direct_align;
+			n += info.direct_align - 1;
+			n -= n % info.direct_align;
+		}
+		switch (kind) {
+		case 2:
+			assert_int_equal(mkw_truncate(f.file, (off_t)off), 0);
+			memset(model + off, 0, len - off);
+			size = off;
+			break;
+		case 3:
+			assert_int_equal(mkw_fallocate(f.file,
+				FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				(off_t)off, (off_t)n), 0);
+			memset(model + off, 0, n);
+			break;
+		case 4:
+			if (!size)
+				break;
+			off %= size;
+			n = off + n > size ? size - off : n;
+			memcpy(f.p + off, buf, n);
+			memcpy(model + off, buf, n);
+			break;
+		default:
+			assert_int_equal(mkw_pwrite(f.file, buf, n, (off_t)off,
+						    kind < 2 ? MKW_DIRECT : 0),
+					 n);
+			memcpy(model + off, buf, n);
+			size = off + n > size ? off + n : size;
+		}
+		if (i % 20)
+			continue;
+		assert_int_equal(mkw_sync(f.file), 0);
+		assert_int_equal(mkw_size(f.file), size);
+		assert_int_equal(lseek(f.fd, 0, SEEK_END), size);
+		memset(got, 0, len);
+		assert_int_equal(pread(f.fd, got, len, 0), size);
+		assert_memory_equal(got, model, len);
+	}
+	free(model);
+	free(buf);
+	free(got);
+	finish(&f, len);
+}
+
+static void test_holes(void **state)
+{
+	struct fixture f;
+	off_t hole;
+
+	(void)state;
+	start(&f, P(64), P(64));
+	memset(f.p, 1, P(64));
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(lseek(f.fd, 0, SEEK_HOLE), P(64));
+	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_PUNCH_HOLE |
+					       FALLOC_FL_KEEP_SIZE,
+				       P(16), P(32)), 0);
+	assert_int_equal(mkw_sync(f.file), 0);
+	hole = lseek(f.fd, 0, SEEK_HOLE);
+	assert_int_equal(hole, P(16));
+	assert_int_equal(lseek(f.fd, hole, SEEK_DATA), P(48));
+	assert_int_equal(mkw_seek(f.file, 0, SEEK_HOLE), P(16));
+	/* A store into the hole makes a block of it, and no more than its own. */
+	f.p[P(20)] = 2;
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(lseek(f.fd, hole, SEEK_DATA), P(20));
+	assert_int_equal(lseek(f.fd, P(20), SEEK_HOLE), P(21));
+	finish(&f, P(64));
+}
+
+#define T(fn) cmocka_unit_test_teardown(fn, clean_up)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_leftover),
+		T(test_alignment),
+		T(test_ownership),
+		T(test_replaced),
+		T(test_contents),
+		T(test_holes),
+	};
+	const char *dir = getenv("MKW_DIR");
+
+	page = (size_t)sysconf(_SC_PAGESIZE);
+	access_begin();
+	if (!access_possible())
+		return 77;
+	snprintf(path, sizeof(path), "%s/mkw-test-hostfs-%d", dir ? dir : ".",
+		 (int)getpid());
+	snprintf(other, sizeof(other), "%s.new", path);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
