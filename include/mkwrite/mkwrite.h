@@ -138,6 +138,10 @@ int mkw_engine_close(struct mkw_engine *engine);
  * Counters since the engine was opened. Times are in nanoseconds.
  *   size                  set by the caller to sizeof(struct mkw_stats)
  *   policy                the engine's enum mkw_policy
+ *   kernel_faults         1: faults inside of system calls are served; 0: for
+ *                         want of the right a system call that is given a mapped
+ *                         buffer whose page is not there says EFAULT. Those in
+ *                         mappings with MKW_MAP_INLINE never are
  *   cache_bytes           the budget; cached_bytes is what it holds now
  *   dirty_bytes           of those, not yet written to the file
  *   faults                page faults served; of these write faults, and those
@@ -167,7 +171,7 @@ int mkw_engine_close(struct mkw_engine *engine);
 struct mkw_stats {
 	size_t size;
 	uint32_t policy;
-	uint32_t reserved;
+	uint32_t kernel_faults;
 	uint64_t cache_bytes;
 	uint64_t cached_bytes;
 	uint64_t dirty_bytes;

@@ -83,7 +83,7 @@ int mkw_engine_stats(struct mkw_engine *engine, struct mkw_stats *st)
 	struct mkw_stats all;
 	size_t size;
 
-	if (!engine || !st || st->size < offsetof(struct mkw_stats, reserved))
+	if (!engine || !st || st->size < offsetof(struct mkw_stats, kernel_faults))
 		return -EINVAL;
 	if (mkw__engine_inherited(engine))
 		return -ECHILD;

@@ -118,6 +118,7 @@ void mkw__engine_stats(struct mkw_engine *e, struct mkw_stats *st)
 	*st = (struct mkw_stats){
 		.size = sizeof(*st),
 		.policy = e->policy,
+		.kernel_faults = e->caps.kernel_faults,
 		.cache_bytes = e->pool.frames_max << e->page_shift,
 		.cached_bytes = used << e->page_shift,
 		.dirty_bytes = get(&c->dirty_pages) << e->page_shift,

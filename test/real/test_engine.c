@@ -1293,10 +1293,30 @@ static void test_bad_input(void **state)
 	finish(&f);
 }
 
+/* What the counters say of system calls is what a system call finds. */
+static void test_kernel_faults(void **state)
+{
+	struct mkw_stats st = MKW_STATS_INIT;
+	struct fixture f;
+	void *p;
+
+	(void)state;
+	start(&f, page);
+	assert_int_equal(mkw_engine_stats(f.engine, &st), 0);
+	assert_in_range(st.kernel_faults, 0, 1);
+	assert_int_equal(mkw_map(f.file, NULL, page, PROT_READ | PROT_WRITE, 0,
+				 0, &p), 0);
+	errno = 0;
+	assert_int_equal(pread(f.fd, p, 16, 0), st.kernel_faults ? 16 : -1);
+	assert_int_equal(errno, st.kernel_faults ? 0 : EFAULT);
+	assert_int_equal(mkw_unmap(p, page), 0);
+	finish(&f);
+}
+
 /* ---- groups ----------------------------------------------------------- */
 
 #define ALL \
-	T(test_load), T(test_store_and_sync), T(test_offset_map), \
+	T(test_load), T(test_kernel_faults), T(test_store_and_sync), T(test_offset_map), \
 	T(test_read_only_map), T(test_past_the_end), T(test_unmap_parts), \
 	T(test_fixed_replaces_ordinary), T(test_mapping_outlives_handle), \
 	T(test_read_write), T(test_direct_beside_dirty), \
