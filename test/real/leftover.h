@@ -55,10 +55,20 @@ static inline int leftover_engine_close(struct mkw_engine *engine)
 	return r;
 }
 
+/* Some mapping of the engine's, or NULL; the flusher looks at the inodes, too. */
+static inline struct mkw__map *leftover_map(struct mkw_engine *engine)
+{
+	struct mkw__inode *in;
+
+	mkw__mutex_lock(&engine->pool.mutex);
+	in = TAILQ_FIRST(&engine->inodes);
+	mkw__mutex_unlock(&engine->pool.mutex);
+	return in ? TAILQ_FIRST(&in->maps) : NULL;
+}
+
 /* Errors of writes are no matter: the test has failed. */
 static inline int leftover_clear(void)
 {
-	struct mkw__inode *in;
 	struct mkw__map *m;
 	int r;
 
@@ -69,8 +79,7 @@ static inline int leftover_clear(void)
 		if (leftover.files[i])
 			leftover_close(leftover.files[i]);
 	/* An inode without a handle goes with its last mapping. */
-	while ((in = TAILQ_FIRST(&leftover.engine->inodes)) &&
-	       (m = TAILQ_FIRST(&in->maps))) {
+	while ((m = leftover_map(leftover.engine))) {
 		r = mkw_unmap((void *)m->addr, m->len);
 		if (r == -EINVAL || r == -ENOMEM)
 			return r;
