@@ -165,7 +165,8 @@ struct mkw__inode {
 	uint64_t dirty;			/* pages */
 	uint64_t dirty_since_ns;
 	uint64_t failed;		/* pages, of these, that are PG_FAILED */
-	uint64_t retried_ns;		/* when the flusher last tried those */
+	uint64_t retried_ns;		/* when the first became so, or the
+					 * flusher last tried them */
 	struct mkw__ra_stream ra[MKW__RA_STREAMS];
 	uint64_t ra_clock;
 	enum mkw_advice advice;

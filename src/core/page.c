@@ -101,6 +101,9 @@ static void count_failed(struct mkw__inode *in, bool was, bool is)
 {
 	if (was == is)
 		return;
+	/* The write that failed was a try. */
+	if (!in->failed)
+		in->retried_ns = mkw__os_now_ns();
 	in->failed += (uint64_t)is - was;
 	mkw__count(&in->engine->count.failed_pages, (uint64_t)is - was);
 }
