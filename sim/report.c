@@ -84,10 +84,7 @@ static void print_command(FILE *to, const struct outcome *o)
 	/* One that did not get short is had again by its seed. */
 	if (o->scheduled && cli.schedule.n <= SCHEDULE_PRINTED) {
 		fprintf(to, " --schedule ");
-		if (cli.schedule.n)
-			sim_segments_print(to, &cli.schedule);
-		else
-			fputc('-', to);
+		sim_segments_print(to, &cli.schedule);
 	}
 }
 

@@ -204,6 +204,8 @@ void sim_segments_print(FILE *to, const struct sim_segments *segments)
 	for (unsigned i = 0; i < segments->n; i++)
 		fprintf(to, "%s%u.%u", i ? "," : "", segments->segment[i].task,
 			segments->segment[i].points);
+	if (!segments->n)
+		fputc('-', to);
 }
 
 bool sim_segments_parse(const char *text, struct sim_segments *segments)
@@ -212,7 +214,6 @@ bool sim_segments_parse(const char *text, struct sim_segments *segments)
 
 	segments->n = 0;
 	segments->cut = false;
-	/* No switch but where a task waits. */
 	if (!strcmp(text, "-"))
 		return true;
 	while (*text) {

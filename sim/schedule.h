@@ -33,7 +33,10 @@ const struct sim_segments *sim_recorded(void);
 void sim_record_reset(void);
 void sim_record(unsigned task);
 
-/* "3.12,4.1": task 3 twelve times, task 4 once. False: it is not like that. */
+/*
+ * "3.12,4.1": task 3 twelve times, task 4 once; "-": no switch but where a task waits.
+ * False: it is not like that.
+ */
 void sim_segments_print(FILE *to, const struct sim_segments *segments);
 bool sim_segments_parse(const char *text, struct sim_segments *segments);
 
