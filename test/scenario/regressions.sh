@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # regressions.sh SIM FILE: what once found a bug finds nothing any more. Each line of
-# FILE is a commit and the options that found it there; with a planted bug each
-# such run of seeds finds something, or the line could not fail.
+# FILE is the commit that mended the bug and the options that found it. Each run of
+# seeds must find a planted bug, which shows that the scenario is run and judged; not
+# that these seeds would find the mended one again.
 set -u
 sim=$1 file=$2 lines=0
 fail() {
