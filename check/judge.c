@@ -483,9 +483,12 @@ static bool use_clear(struct judge *j)
 
 /*
  * Which value should have been there when the read found zero: of what was there
- * for certain before the read began, the latest. holder: if there is none.
+ * for certain before the read began, the latest. Not what may have been there
+ * before the register was last zero: to lose it would explain nothing. holder:
+ * if there is none.
  */
 static const struct cluster *missing(struct judge *j, uint32_t read,
+				     uint64_t zero_at,
 				     const struct cluster *holder)
 {
 	uint64_t start = j->ops[read].start, latest = 0;
@@ -493,7 +496,8 @@ static const struct cluster *missing(struct judge *j, uint32_t read,
 	for (uint32_t i = 0; i < j->n_items; i++) {
 		const struct item *it = &j->items[i];
 
-		if (it->kind != ITEM_SET || it->to >= start || it->to < latest)
+		if (it->kind != ITEM_SET || it->to >= start || it->to < latest ||
+		    it->from <= zero_at)
 			continue;
 		latest = it->to;
 		holder = &j->clusters[it->who];
@@ -501,7 +505,7 @@ static const struct cluster *missing(struct judge *j, uint32_t read,
 	for (uint32_t i = 0; i < j->n_forward && j->forward[i].t < start; i++) {
 		const struct cluster *c = &j->clusters[j->forward[i].i];
 
-		if (c->s < latest)
+		if (c->s < latest || c->f <= zero_at)
 			continue;
 		latest = c->s;
 		holder = c;
@@ -514,6 +518,7 @@ static bool check_zeros(struct judge *j)
 {
 	uint32_t n_expire = 0, arrived = 0, expired = 0, zone = 0;
 	bool zero = !j->initial;
+	uint64_t zero_at = 0;		/* the last time that it became so */
 	const struct cluster *holder = NULL;	/* of the value, if not zero */
 
 	if (!j->any_see)
@@ -576,8 +581,9 @@ static bool check_zeros(struct judge *j)
 			while (it->kind == ITEM_CLEAR && !it->put)
 				use_clear(j);
 			zero = true;
+			zero_at = t_expire;
 		} else {
-			holder = missing(j, it->who, holder);
+			holder = missing(j, it->who, zero_at, holder);
 			/* Was the value there again later? */
 			if (holder->last_read != NONE &&
 			    holder->s > j->ops[it->who].start)

@@ -253,6 +253,12 @@ static void lost_writes(void **state)
 	/* Not the write that goes on, and may yet come after the read. */
 	assert_one(JUDGE(0, W(1, 1, 2), W(2, 1, 9), R(0, 5, 6)),
 		   JUDGE_LOST, 0, 2);
+	/* Nor one that may have gone before the zero. */
+	assert_one(JUDGE(0, W(1, 1, 9), W(0, 2, 3), W(2, 5, 6), R(0, 11, 12)),
+		   JUDGE_LOST, 2, 3);
+	assert_one(JUDGE(0, W(1, 1, 9), W(0, 2, 3), W(2, 4, 7), R(2, 5, 6),
+			 R(0, 11, 12)),
+		   JUDGE_LOST, 2, 4);
 	assert_one(JUDGE(9, R(0, 5, 6)), JUDGE_LOST, JUDGE_INITIAL, 0);
 	/* A zero that failed can explain one such change, not two. */
 	assert_one(JUDGE(0, W(1, 1, 2), M(0, 3, 4), R(0, 5, 6), W(2, 7, 8),
