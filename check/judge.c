@@ -273,12 +273,6 @@ static void lose(struct judge *j, const struct cluster *c,
 	forget(j, c);
 }
 
-static void lose_to_zero(struct judge *j, const struct cluster *c,
-			 uint32_t read)
-{
-	report(j, JUDGE_LOST, c->write, read);
-	forget(j, c);
-}
 static void stale(struct judge *j, uint32_t read, const struct cluster *newer)
 {
 	report(j, JUDGE_STALE, newer->write, read);
@@ -462,10 +456,11 @@ static void put_all(struct judge *j, struct pending *list)
 	list->n = 0;
 }
 
-/* The pending CLEAR with the earliest deadline is used up. */
-static bool use_clear(struct judge *j)
+/* Uses up the pending CLEAR with the earliest deadline. NULL: there is none. */
+static struct item *use_clear(struct judge *j)
 {
 	struct pending *list = &j->clears;
+	struct item *it;
 	uint32_t best = NONE;
 
 	for (uint32_t i = 0; i < list->n; i++)
@@ -473,44 +468,93 @@ static bool use_clear(struct judge *j)
 		    j->items[list->v[i]].to < j->items[list->v[best]].to)
 			best = i;
 	if (best == NONE)
-		return false;
-	j->items[list->v[best]].put = true;
+		return NULL;
+	it = &j->items[list->v[best]];
+	it->put = true;
 	list->v[best] = list->v[--list->n];
 	put_all(j, &j->sets);
 	put_all(j, &j->sees);
-	return true;
+	return it;
 }
+
+/* A read of zero, when the register was last so before it, and what it held. */
+struct doubt {
+	uint32_t read;
+	uint64_t zero_at;
+	const struct cluster *holder;	/* NULL: no doubt */
+	uint64_t until;		/* settled by a CLEAR that may come this late */
+};
 
 /*
  * Which value should have been there when the read found zero: of what was there
  * for certain before the read began, the latest. Not what may have been there
- * before the register was last zero: to lose it would explain nothing. holder:
- * if there is none.
+ * before the register was last zero: to lose it would explain nothing. The
+ * holder if there is none. n: how many values were there since.
  */
-static const struct cluster *missing(struct judge *j, uint32_t read,
-				     uint64_t zero_at,
-				     const struct cluster *holder)
+static const struct cluster *missing(struct judge *j, const struct doubt *d,
+				     uint32_t *n)
 {
-	uint64_t start = j->ops[read].start, latest = 0;
+	const struct cluster *best = d->holder;
+	uint64_t start = j->ops[d->read].start, latest = 0;
 
+	*n = 0;
 	for (uint32_t i = 0; i < j->n_items; i++) {
 		const struct item *it = &j->items[i];
 
-		if (it->kind != ITEM_SET || it->to >= start || it->to < latest ||
-		    it->from <= zero_at)
+		if (it->kind != ITEM_SET || it->to >= start ||
+		    it->from <= d->zero_at)
+			continue;
+		++*n;
+		if (it->to < latest)
 			continue;
 		latest = it->to;
-		holder = &j->clusters[it->who];
+		best = &j->clusters[it->who];
 	}
 	for (uint32_t i = 0; i < j->n_forward && j->forward[i].t < start; i++) {
 		const struct cluster *c = &j->clusters[j->forward[i].i];
 
-		if (c->s < latest || c->f <= zero_at)
+		if (c->f <= d->zero_at)
+			continue;
+		++*n;
+		if (c->s < latest)
 			continue;
 		latest = c->s;
-		holder = c;
+		best = c;
 	}
-	return holder;
+	return best;
+}
+
+/*
+ * The read found zero, and nothing explains it. The other: the doubt that a
+ * CLEAR settled that could have explained this read instead. Of the two the one
+ * that fewer lost writes explain is taken. If one write is not enough, as after a
+ * long chain of them, the latest is named, but the read is what is set aside.
+ */
+static void blame(struct judge *j, const struct doubt *d,
+		  const struct doubt *other)
+{
+	const struct cluster *c, *c2;
+	uint32_t n, n2;
+
+	c = missing(j, d, &n);
+	if (other->holder && other->until > c->s) {
+		c2 = missing(j, other, &n2);
+		if (n2 < n) {
+			d = other;
+			c = c2;
+			n = n2;
+		}
+	}
+	/* Was the value there again later? */
+	if (c->last_read != NONE && c->s > j->ops[d->read].start) {
+		stale(j, d->read, c);
+		return;
+	}
+	report(j, JUDGE_LOST, c->write, d->read);
+	if (n > 1)
+		j->ops[d->read].dropped = 1;
+	else
+		forget(j, c);
 }
 
 /* The sweep of the head comment. False as above. */
@@ -518,8 +562,8 @@ static bool check_zeros(struct judge *j)
 {
 	uint32_t n_expire = 0, arrived = 0, expired = 0, zone = 0;
 	bool zero = !j->initial;
-	uint64_t zero_at = 0;		/* the last time that it became so */
-	const struct cluster *holder = NULL;	/* of the value, if not zero */
+	struct doubt now = { .zero_at = 0 };
+	struct doubt settled = { .zero_at = 0 };
 
 	if (!j->any_see)
 		return true;
@@ -535,14 +579,14 @@ static bool check_zeros(struct judge *j)
 	j->clears.n = 0;
 	j->sees.n = 0;
 	if (j->initial)
-		holder = &j->clusters[0];
+		now.holder = &j->clusters[0];
 
 	/* At one instant: arrivals, then deadlines, then a zone's beginning. */
 	while (expired < n_expire) {
 		uint64_t t_expire = j->expire[expired].t;
 		uint64_t t_zone = zone < j->n_forward ? j->forward[zone].t :
 							NEVER;
-		struct item *it;
+		struct item *it, *used;
 		uint32_t i;
 
 		if (arrived < j->n_items &&
@@ -555,7 +599,7 @@ static bool check_zeros(struct judge *j)
 			} else if ((it->kind == ITEM_SEE) == zero) {
 				it->put = true;
 				if (it->kind == ITEM_SET)
-					holder = &j->clusters[it->who];
+					now.holder = &j->clusters[it->who];
 			} else if (it->kind == ITEM_SEE) {
 				j->sees.v[j->sees.n++] = i;
 			} else {
@@ -565,7 +609,7 @@ static bool check_zeros(struct judge *j)
 		}
 		if (t_zone < t_expire) {
 			zero = false;
-			holder = &j->clusters[j->forward[zone++].i];
+			now.holder = &j->clusters[j->forward[zone++].i];
 			put_all(j, &j->sets);
 			continue;
 		}
@@ -574,24 +618,25 @@ static bool check_zeros(struct judge *j)
 			continue;
 		if (it->kind == ITEM_SET) {
 			zero = false;
-			holder = &j->clusters[it->who];
+			now.holder = &j->clusters[it->who];
 			put_all(j, &j->sets);
-		} else if (use_clear(j)) {
-			/* It may have used another CLEAR of this deadline. */
-			while (it->kind == ITEM_CLEAR && !it->put)
-				use_clear(j);
-			zero = true;
-			zero_at = t_expire;
-		} else {
-			holder = missing(j, it->who, zero_at, holder);
-			/* Was the value there again later? */
-			if (holder->last_read != NONE &&
-			    holder->s > j->ops[it->who].start)
-				stale(j, it->who, holder);
-			else
-				lose_to_zero(j, holder, it->who);
+			continue;
+		}
+		now.read = it->who;
+		used = use_clear(j);
+		if (!used) {
+			blame(j, &now, &settled);
 			return false;
 		}
+		if (it->kind == ITEM_SEE && used->to > settled.until) {
+			settled = now;
+			settled.until = used->to;
+		}
+		/* It may have used another CLEAR of this deadline. */
+		while (it->kind == ITEM_CLEAR && !it->put)
+			use_clear(j);
+		zero = true;
+		now.zero_at = t_expire;
 	}
 	return true;
 }

@@ -259,6 +259,14 @@ static void lost_writes(void **state)
 	assert_one(JUDGE(0, W(1, 1, 9), W(0, 2, 3), W(2, 4, 7), R(2, 5, 6),
 			 R(0, 11, 12)),
 		   JUDGE_LOST, 2, 4);
+	/* One zero for two such reads: the one before which a single write went. */
+	assert_one(JUDGE(0, W(0, 1, 90), W(1, 3, 4), R(0, 5, 6), W(2, 7, 8),
+			 R(2, 9, 10), W(3, 11, 12), R(3, 13, 14), R(0, 91, 92)),
+		   JUDGE_LOST, 1, 2);
+	/* Two writes went before a read: one is named. */
+	assert_one(JUDGE(0, W(1, 1, 2), R(1, 3, 4), W(2, 5, 6), R(2, 7, 8),
+			 R(0, 9, 10)),
+		   JUDGE_LOST, 2, 4);
 	assert_one(JUDGE(9, R(0, 5, 6)), JUDGE_LOST, JUDGE_INITIAL, 0);
 	/* A zero that failed can explain one such change, not two. */
 	assert_one(JUDGE(0, W(1, 1, 2), M(0, 3, 4), R(0, 5, 6), W(2, 7, 8),
