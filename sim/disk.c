@@ -645,6 +645,61 @@ static int store_zero(struct mkw__store *st, uint64_t off, uint64_t len)
 	return take(st, "store zero of [%llu, %llu)", off, len, true);
 }
 
+/* Blocks from `from` on become those from `to` on; the ones between are holes. */
+static void move_blocks(struct sim_disk *d, uint64_t from, uint64_t to)
+{
+	uint64_t low = from < to ? from : to, n = from < to ? to - from : from - to;
+	uint64_t rest = d->capacity - low - n;
+
+	memmove(d->data + to * SIM_BLOCK, d->data + from * SIM_BLOCK,
+		rest * SIM_BLOCK);
+	memmove(d->allocated + to, d->allocated + from, rest);
+	if (from > to)
+		low = d->capacity - n;
+	memset(d->data + low * SIM_BLOCK, 0, n * SIM_BLOCK);
+	memset(d->allocated + low, 0, n);
+	d->used = 0;
+	for (uint64_t b = 0; b < d->capacity; b++)
+		d->used += d->allocated[b];
+}
+
+static int shift(struct mkw__store *st, const char *what, uint64_t off,
+		 uint64_t len, bool out)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+	struct op op;
+	int err;
+
+	if (off % SIM_BLOCK || len % SIM_BLOCK)
+		return -EINVAL;
+	sim_step(what, off, off + len, 0);
+	op_begin(d, &op, OP_TAKE, off, UINT64_MAX);
+	err = fail(d, SIM_DISK_TAKE);
+	if (!err) {
+		sim_touch(SIM_O_DISK, d, 0, SIM_WRITE);
+		touch_blocks(SIM_O_BLOCK, d, off, UINT64_MAX, SIM_WRITE);
+		grow(d, d->len + len);
+		if (out)
+			move_blocks(d, (off + len) / SIM_BLOCK, off / SIM_BLOCK);
+		else
+			move_blocks(d, off / SIM_BLOCK, (off + len) / SIM_BLOCK);
+		d->len = out ? d->len - len : d->len + len;
+	}
+	sim_step(".store has moved what follows", 0, 0, 0);
+	op_end(d, &op);
+	return err;
+}
+
+static int store_collapse(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return shift(st, "store collapse of [%llu, %llu)", off, len, true);
+}
+
+static int store_insert(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return shift(st, "store insert of [%llu, %llu)", off, len, false);
+}
+
 static int store_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
 {
 	struct sim_disk *d = ((struct store *)st)->disk;
@@ -743,6 +798,8 @@ static const struct mkw__store_ops ops = {
 	.resize = store_resize,
 	.punch = store_punch,
 	.zero = store_zero,
+	.collapse = store_collapse,
+	.insert = store_insert,
 	.allocate = store_allocate,
 	.blocks = store_blocks,
 	.release = store_release,

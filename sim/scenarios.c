@@ -5,8 +5,10 @@
  * stage, plays roles together and closes the stage, and a line in the table.
  * The seed chooses words, variants and fault mode; what must hold is stage.c's.
  */
+#include <linux/falloc.h>
 #include <string.h>
 
+#include "sim/history.h"
 #include "sim/stage.h"
 
 #define ROLES_MAX 5u
@@ -721,6 +723,189 @@ static void mixed_truncate(void)
 	stage_close();
 }
 
+/* ---- bytes that move ------------------------------------------------------ */
+
+/*
+ * One page is taken out, or room is made for one, at the beginning, while others
+ * store to the page that moves, a word each. The history of a word cannot say what
+ * is right then, so it is judged here: a store was before, and has moved along, or
+ * after, and has not; and no load sees the new state before an older one. What
+ * there is at the end is where the words' histories begin anew.
+ */
+#define MOVE_EVENTS 32u
+
+struct event {
+	unsigned word;
+	uint64_t value, start, end;
+};
+
+static struct {
+	bool out;
+	unsigned from, to;		/* first words of the moving page */
+	struct event shift, stores[4], loads[MOVE_EVENTS];
+	unsigned n_stores, n_loads;
+	uint64_t now[4 * SIM_WORDS_MAX];
+} moving;
+
+static void shifter(void *arg)
+{
+	int r;
+
+	(void)arg;
+	sim_step(moving.out ? "collapses page 0" : "inserts a page", 0, 0, 0);
+	moving.shift.start = sim_tick();
+	r = mkw_fallocate(stage.file, moving.out ? FALLOC_FL_COLLAPSE_RANGE :
+						   FALLOC_FL_INSERT_RANGE,
+			  (off_t)stage.base, (off_t)stage.page);
+	moving.shift.end = sim_tick();
+	if (r)
+		sim_violation("moving a page returned %d", r);
+}
+
+static void see(unsigned word, uint64_t value, uint64_t start)
+{
+	if (moving.n_loads < MOVE_EVENTS)
+		moving.loads[moving.n_loads++] = (struct event){
+			word, value, start, sim_tick() };
+}
+
+static void move_storer(void *arg)
+{
+	unsigned k = moving.n_stores++;
+	struct event *s = &moving.stores[k];
+	uint64_t v;
+
+	(void)arg;
+	*s = (struct event){ .word = k, .value = 0xb000u + k };
+	sim_step("stores %llx to word %llu of the page that moves", s->value, k, 0);
+	s->start = sim_tick();
+	if (sim_store(stage.map[map0] + (moving.from + k) * 8, s->value) != SIM_OK)
+		sim_violation("a store within the file gets a signal");
+	s->end = sim_tick();
+	for (unsigned i = 0; i < rounds; i++) {
+		uint64_t start = sim_tick();
+
+		if (sim_load(stage.map[map1] + (moving.to + k) * 8, &v) != SIM_OK)
+			sim_violation("a load within the file gets a signal");
+		see(moving.to + k, v, start);
+	}
+}
+
+static void move_reader(void *arg)
+{
+	uint64_t start = sim_tick(), v[2];
+
+	(void)arg;
+	if (mkw_pread(stage.file, v, sizeof(v),
+		      (off_t)(stage.base + moving.to * 8),
+		      variant & 2 ? MKW_DIRECT : 0) != (ssize_t)sizeof(v))
+		sim_violation("a read within the file is short");
+	see(moving.to, v[0], start);
+	see(moving.to + 1, v[1], start);
+}
+
+/* What the word holds when nobody has stored to it. */
+static uint64_t moved_value(unsigned word)
+{
+	if (moving.out)
+		return STAGE_OLD + word + stage.words_per_page;
+	return word < stage.words_per_page ? 0 :
+					     STAGE_OLD + word - stage.words_per_page;
+}
+
+static void judge_store(const struct event *s)
+{
+	uint64_t *to = &moving.now[moving.to + s->word];
+	uint64_t *from = &moving.now[moving.from + s->word];
+
+	if (*to == s->value && *from != s->value &&
+	    s->start < moving.shift.end)
+		*to = moved_value(moving.to + s->word);
+	else if (*from == s->value && *to != s->value &&
+		 s->end > moving.shift.start)
+		*from = moved_value(moving.from + s->word);
+	else
+		sim_violation("the store of %llx was %s: word %u holds %llx, word %u, where it moves, %llx",
+			      (unsigned long long)s->value,
+			      s->end < moving.shift.start ? "before the move" :
+			      s->start > moving.shift.end ? "after the move" :
+							    "during the move",
+			      moving.from + s->word, (unsigned long long)*from,
+			      moving.to + s->word, (unsigned long long)*to);
+}
+
+static void judge_move(void)
+{
+	size_t size = (size_t)mkw_size(stage.file) - stage.base;
+
+	if (size != (stage.pages + 1 - 2 * moving.out) * stage.page)
+		sim_violation("after the move the file has %zu bytes", size);
+	if (mkw_pread(stage.file, moving.now, size, (off_t)stage.base, 0) !=
+	    (ssize_t)size)
+		sim_violation("after the move the file cannot be read");
+	for (unsigned i = 0; i < moving.n_loads; i++) {
+		const struct event *l = &moving.loads[i];
+
+		if ((l->value == STAGE_OLD + l->word &&
+		     l->start < moving.shift.end) ||
+		    (l->value == moving.now[l->word] &&
+		     l->end > moving.shift.start))
+			continue;
+		sim_violation("word %u, which a page moves to, was seen as %llx: it held %x, and holds %llx after",
+			      l->word, (unsigned long long)l->value,
+			      STAGE_OLD + l->word,
+			      (unsigned long long)moving.now[l->word]);
+	}
+	sim_history_reset(stage.words < SIM_WORDS_MAX ? stage.words : SIM_WORDS_MAX,
+			  moving.now);
+	for (unsigned i = 0; i < moving.n_stores; i++)
+		judge_store(&moving.stores[i]);
+	for (unsigned w = 0; w < size / 8; w++)
+		if (moving.now[w] != moved_value(w))
+			sim_violation("after the move word %u holds %llx, not %llx", w,
+				      (unsigned long long)moving.now[w],
+				      (unsigned long long)moved_value(w));
+}
+
+static void play_move(bool out)
+{
+	static const struct role roles[] = {
+		{ "shifter", shifter }, { "storer-1", move_storer },
+		{ "storer-2", move_storer }, { "syncer", syncer },
+		{ "reader", move_reader },
+	};
+
+	stage_open(3, sim_random(2) ? 0 : 3);
+	map0 = stage_map_any();
+	map1 = stage_map_any();
+	variant = (unsigned)sim_random(64);
+	rounds = 1 + (unsigned)sim_random(3);
+	memset(&moving, 0, sizeof(moving));
+	moving.out = out;
+	moving.from = out ? stage.words_per_page : 0;
+	moving.to = out ? 0 : stage.words_per_page;
+	if (stage.words_per_page * 4 > sizeof(moving.now) / 8)
+		sim_violation("scenario: pages of %zu bytes are too large",
+			      stage.page);
+	if (variant & 4)
+		stage_load(map0, moving.from);
+	if (variant & 8)
+		stage_read(0, stage.words, 0);
+	play_roles(roles, 2 + (variant >> 4));
+	judge_move();
+	stage_close();
+}
+
+static void collapse_vs_store(void)
+{
+	play_move(true);
+}
+
+static void insert_vs_store(void)
+{
+	play_move(false);
+}
+
 /* ---- crashes, and patience ---------------------------------------------- */
 
 /* Sometime the machine stops: what is on the disk then? */
@@ -826,6 +1011,10 @@ const struct scenario scenarios[] = {
 	  grow_vs_partial_page, false },
 	{ "writeback-vs-direct-write", "a dirty page is written back and written past",
 	  writeback_vs_direct_write, false },
+	{ "collapse-vs-store", "a page is taken out while the next is stored to",
+	  collapse_vs_store, false },
+	{ "insert-vs-store", "room is made before a page while it is stored to",
+	  insert_vs_store, false },
 	{ "crash", "the machine stops, and the file is looked at",
 	  crash, true },
 	{ "starvation", "a page is taken away for as long as somebody wants it",

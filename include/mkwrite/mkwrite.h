@@ -330,12 +330,20 @@ int mkw_truncate(struct mkw_file *file, off_t size);
  *   FALLOC_FL_KEEP_SIZE                      allocate, the size unchanged
  *   FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE deallocate; reads give zero
  *   FALLOC_FL_ZERO_RANGE [|FALLOC_FL_KEEP_SIZE]   zero, stays allocated
+ *   FALLOC_FL_COLLAPSE_RANGE                 taken out: what follows moves up
+ *   FALLOC_FL_INSERT_RANGE                   room, of zeros: what follows moves
+ * The last two change the size, and what a mapping shows from off on: for accesses and
+ * calls of other threads, all of it at once. They write back what is dirty from
+ * off on first, and empty the cache there.
  *
- * -EINVAL      file is NULL, off < 0, len <= 0, or the two overflow
+ * -EINVAL      file is NULL, off < 0, len <= 0, or the two overflow; collapse
+ *              that reaches the end, insert at or past it, or either of them with
+ *              off or len not a multiple of the file system's block
  * -EOPNOTSUPP  another mode, or the file system lacks this one
  * -EBADF       a read-only file
  * -EFBIG, -EIO, -ENOSPC, ...   from the file; the data of the range is then
- *              what it was
+ *              what it was (after an error of the device in the midst of collapse
+ *              or insert: what the file system left)
  */
 int mkw_fallocate(struct mkw_file *file, int mode, off_t off, off_t len);
 

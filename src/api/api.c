@@ -309,6 +309,11 @@ int mkw_fallocate(struct mkw_file *file, int mode, off_t off, off_t len)
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
 		r = mkw__hole_zero(file->inode, off, len, keep);
 		break;
+	case FALLOC_FL_COLLAPSE_RANGE:
+	case FALLOC_FL_INSERT_RANGE:
+		r = mkw__shift(file->inode, off, len,
+			       mode == FALLOC_FL_COLLAPSE_RANGE);
+		break;
 	default:
 		r = -EOPNOTSUPP;
 	}

@@ -676,7 +676,7 @@ ssize_t mkw__ubuf_read(struct mkw__inode *in, const struct mkw__uio *u,
 ssize_t mkw__ubuf_write(struct mkw__inode *in, const struct mkw__uio *u,
 			uint64_t *off, unsigned flags);
 
-/* ---- size.c, hole.c, query.c ------------------------------------------ */
+/* ---- size.c, hole.c, shift.c, query.c ---------------------------------- */
 
 int mkw__size_set(struct mkw__inode *in, uint64_t size);
 /*
@@ -709,6 +709,9 @@ void mkw__hole_drop(struct mkw__inode *in, uint64_t first, uint64_t end);
 /* Zeroes bytes [off, end) of one page where it has a frame; lock as above. */
 void mkw__hole_zero_frame(struct mkw__inode *in, uint64_t off, uint64_t end);
 
+/* out: bytes [off, off + len) are taken out; else room is made for them at off. */
+int mkw__shift(struct mkw__inode *in, uint64_t off, uint64_t len, bool out);
+
 int64_t mkw__query_seek(struct mkw__inode *in, uint64_t off, bool data);
 void mkw__query_resident(struct mkw__inode *in, uint64_t first, size_t n,
 			 unsigned char *vec);
@@ -735,6 +738,7 @@ struct mkw__wb {
 	unsigned in_flight;
 	bool may_block;
 	bool retry;			/* pages that have failed, too */
+	bool locked;			/* by the caller: EXCL_TAKE over all */
 };
 
 /*
@@ -752,6 +756,8 @@ void mkw__wb_drain(struct mkw__wb *wb);
  * ended meanwhile.
  */
 int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end);
+/* The same under EXCL_TAKE, so that none is dirty then; or why one still is. */
+int mkw__wb_pages_locked(struct mkw__inode *in, uint64_t first, uint64_t end);
 int mkw__wb_sync(struct mkw_file *file);
 
 /* Tries to free want frames of pages that nobody holds; how many it freed. */

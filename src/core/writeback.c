@@ -266,7 +266,7 @@ static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
 size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 		     uint64_t end)
 {
-	struct mkw__range_lock *rl = mkw__excl_fault_lock(in);
+	struct mkw__range_lock *rl = wb->locked ? NULL : mkw__excl_fault_lock(in);
 	struct mkw__range_req req;
 	struct mkw__buf *buf;
 	uint64_t idx = first, run_end;
@@ -323,11 +323,13 @@ static void wait_writes(struct mkw__inode *in)
 	mkw__mutex_unlock(&in->tree);
 }
 
-int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end)
+static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
+		       bool locked)
 {
 	struct mkw_engine *e = in->engine;
 	struct mkw__wb wb = { .engine = e,
 			      .may_block = true,
+			      .locked = locked,
 			      .retry = !MKW__MUTANT(FAILED_NOT_RETRIED) };
 	uint64_t seq;
 	int r;
@@ -347,6 +349,27 @@ int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end)
 		wait_writes(in);
 	mkw__mutex_lock(&in->tree);
 	r = in->wb_error_seq != seq ? in->wb_error : 0;
+	mkw__mutex_unlock(&in->tree);
+	return r;
+}
+
+int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	return write_pages(in, first, end, false);
+}
+
+int mkw__wb_pages_locked(struct mkw__inode *in, uint64_t first, uint64_t end)
+{
+	uint64_t idx;
+	int r = write_pages(in, first, end, true);
+
+	/* The error may be that of others' pages. */
+	mkw__mutex_lock(&in->tree);
+	idx = mkw__page_next_locked(in, first, end, PG_DIRTY_MASK);
+	if (idx == end)
+		r = 0;
+	else if (!r)
+		r = mkw__page_error_locked(in, idx);
 	mkw__mutex_unlock(&in->tree);
 	return r;
 }

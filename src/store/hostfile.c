@@ -285,7 +285,6 @@ static int resize(struct mkw__store *st, uint64_t len)
 
 static int change(struct mkw__store *st, int mode, uint64_t off, uint64_t len)
 {
-	mode |= FALLOC_FL_KEEP_SIZE;
 	while (fallocate(hostfile(st)->fd, mode, (off_t)off, (off_t)len)) {
 		if (errno == ENOSYS)
 			return -EOPNOTSUPP;
@@ -297,17 +296,27 @@ static int change(struct mkw__store *st, int mode, uint64_t off, uint64_t len)
 
 static int punch(struct mkw__store *st, uint64_t off, uint64_t len)
 {
-	return change(st, FALLOC_FL_PUNCH_HOLE, off, len);
+	return change(st, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
 }
 
 static int zero(struct mkw__store *st, uint64_t off, uint64_t len)
 {
-	return change(st, FALLOC_FL_ZERO_RANGE, off, len);
+	return change(st, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
 }
 
 static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
 {
-	return change(st, 0, off, len);
+	return change(st, FALLOC_FL_KEEP_SIZE, off, len);
+}
+
+static int collapse(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return change(st, FALLOC_FL_COLLAPSE_RANGE, off, len);
+}
+
+static int insert(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return change(st, FALLOC_FL_INSERT_RANGE, off, len);
 }
 
 /* Extents that are asked for at once. */
@@ -372,6 +381,8 @@ static const struct mkw__store_ops ops = {
 	.resize = resize,
 	.punch = punch,
 	.zero = zero,
+	.collapse = collapse,
+	.insert = insert,
 	.allocate = allocate,
 	.blocks = blocks,
 	.release = punch,

@@ -245,6 +245,58 @@ static int clear(struct mkw__store *st, uint64_t off, uint64_t len)
 	return 0;
 }
 
+/* The page of one number gets another; its own one is free already. */
+static int move_page_locked(struct memstore *m, uint64_t from, uint64_t to)
+{
+	char **src = slot_locked(m, from, false), **dst;
+
+	if (!src || !*src)
+		return 0;
+	dst = slot_locked(m, to, true);
+	if (!dst)
+		return -ENOMEM;
+	*dst = *src;
+	*src = NULL;
+	return 0;
+}
+
+static int collapse(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	struct memstore *m = memstore(st);
+	uint64_t n = len / m->page_size, end;
+	int err = 0;
+
+	if (off % m->page_size || len % m->page_size)
+		return -EINVAL;
+	mkw__os_mutex_lock(&m->mutex);
+	clear_locked(m, off, off + len);
+	end = (m->len + m->page_size - 1) / m->page_size;
+	for (uint64_t i = off / m->page_size + n; i < end && !err; i++)
+		err = move_page_locked(m, i, i - n);
+	m->len -= len;
+	mkw__os_mutex_unlock(&m->mutex);
+	return err;
+}
+
+static int insert(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	struct memstore *m = memstore(st);
+	uint64_t n = len / m->page_size, i;
+	int err;
+
+	if (off % m->page_size || len % m->page_size)
+		return -EINVAL;
+	mkw__os_mutex_lock(&m->mutex);
+	err = grow_locked(m, m->len + len);
+	i = (m->len + m->page_size - 1) / m->page_size;
+	while (!err && i-- > off / m->page_size)
+		err = move_page_locked(m, i, i + n);
+	if (!err)
+		m->len += len;
+	mkw__os_mutex_unlock(&m->mutex);
+	return err;
+}
+
 /* Nothing to reserve: memory is all the space there is. */
 static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
 {
@@ -303,6 +355,8 @@ static const struct mkw__store_ops ops = {
 	.resize = resize,
 	.punch = clear,
 	.zero = clear,
+	.collapse = collapse,
+	.insert = insert,
 	.allocate = allocate,
 	.seek = seek,
 	.close = close_memory,

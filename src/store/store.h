@@ -3,8 +3,8 @@
  * store.h: where a file's bytes live when they are not in the cache.
  *
  * The engine calls a store without holding a page's lock, and never two
- * writes of one page at once; it excludes shrinking, punch and zero from reads
- * and writes of their range itself, and growing from writes of the last page.
+ * writes of one page at once; it excludes shrinking, punch, zero, and collapse and
+ * insert (whose range goes on to the end), from reads and writes of their range itself, and growing from writes of the last page.
  * Everything else may run in parallel: a read of the last page while the store
  * grows, for one, which gives zeros past the old end either way.
  *
@@ -53,6 +53,15 @@ struct mkw__store_ops {
 	/* Inside the length, as fallocate(2) with KEEP_SIZE. */
 	int (*punch)(struct mkw__store *st, uint64_t off, uint64_t len);
 	int (*zero)(struct mkw__store *st, uint64_t off, uint64_t len);
+	/*
+	 * Takes the range out, and what follows moves up to it; or makes room for
+	 * it, zeros, at off, which is inside the length. The length changes.
+	 * -EINVAL: off and len are not multiples of what it can move; that and
+	 * -EOPNOTSUPP (or NULL) mean that nothing was changed. After another error
+	 * all from off on is unknown.
+	 */
+	int (*collapse)(struct mkw__store *st, uint64_t off, uint64_t len);
+	int (*insert)(struct mkw__store *st, uint64_t off, uint64_t len);
 	/*
 	 * Blocks for the range, which may reach past the length; it stays. After
 	 * an error some of them may have been made.

@@ -1233,7 +1233,7 @@ static void test_bad_input(void **state)
 	assert_int_equal(mkw_fallocate(f.file, 0, INT64_MAX, 1), -EINVAL);
 	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_PUNCH_HOLE, 0, 1),
 			 -EOPNOTSUPP);
-	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_COLLAPSE_RANGE, 0,
+	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_UNSHARE_RANGE, 0,
 				       page), -EOPNOTSUPP);
 	assert_int_equal(mkw_seek(NULL, 0, SEEK_DATA), -EINVAL);
 	assert_int_equal(mkw_seek(f.file, -1, SEEK_DATA), -EINVAL);

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -98,6 +99,11 @@ static int bad_resize(struct mkw__store *st, uint64_t len)
 	return below(st)->ops->resize(below(st), len);
 }
 
+static int bad_collapse(struct mkw__store *st, uint64_t off, uint64_t len)
+{
+	return below(st)->ops->collapse(below(st), off, len);
+}
+
 static void bad_close(struct mkw__store *st)
 {
 	below(st)->ops->close(below(st));
@@ -111,7 +117,7 @@ static struct mkw_file *attach(struct mkw_engine *e)
 
 	bad_ops = (struct mkw__store_ops){
 		.own = bad_own, .read = bad_read, .write = bad_write,
-		.submit = bad_submit, .flush = bad_flush, .resize = bad_resize,
+		.submit = bad_submit, .flush = bad_flush, .resize = bad_resize, .collapse = bad_collapse,
 		.close = bad_close,
 	};
 	assert_int_equal(mkw__memstore_open(P(PAGES), &st->below), 0);
@@ -381,6 +387,32 @@ static void test_uncapped_is_noticed(void **state)
 	mkw__testing.mutants = 0;
 }
 
+/* What cannot be written cannot be moved, and nothing else is. */
+static void test_not_moved(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	start(&f);
+	fail_pages(&f, 3, 4, -EIO);
+	f.p[P(5)] = 0x22;
+	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_COLLAPSE_RANGE,
+				       (off_t)page, (off_t)page), -EIO);
+	assert_int_equal(mkw_size(f.file), P(PAGES));
+	assert_int_equal(f.p[P(3)], 0x11);
+	assert_int_equal(f.p[P(5)], 0x22);
+	set_bad(0, 0, 0);
+	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_COLLAPSE_RANGE,
+				       (off_t)page, (off_t)page), 0);
+	assert_int_equal(mkw_size(f.file), P(PAGES - 1));
+	assert_int_equal(f.p[P(2)], 0x11);
+	assert_int_equal(f.p[P(4)], 0x22);
+	/* The try that failed is told once. */
+	assert_int_equal(mkw_sync(f.file), -EIO);
+	assert_int_equal(mkw_sync(f.file), 0);
+	finish(&f, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -390,6 +422,7 @@ int main(void)
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_close),
+		cmocka_unit_test(test_not_moved),
 		cmocka_unit_test(test_uncapped_is_noticed),
 	};
 	int failed;
