@@ -392,9 +392,31 @@ int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info);
  * stay dirty and are tried again.
  *
  * -EINVAL   file is NULL
+ * -ESTALE   somebody changed the file's length in spite of the engine's lock on it
+ *           (who truncates without asking, flock(2)); told once to every handle.
+ *           Dirty pages have been written all the same. What is cached may not be
+ *           what the file has: close it everywhere and open it anew
  * -EIO, -ENOSPC, ...   a page could not be written
  */
 int mkw_sync(struct mkw_file *file);
+
+/* Flags of mkw_sync_range(). */
+#define MKW_SYNC_NOFLUSH 0x1u	/* written to the file, and not made durable */
+
+/*
+ * The same for stores and writes within [off, off + len), rounded out to pages; len 0
+ * means to the end. Other dirty pages stay as they are, but what has been written
+ * of them before becomes durable, too. With MKW_SYNC_NOFLUSH the bytes are
+ * handed to the file, where a read by another process finds them, and a crash of the
+ * machine may lose them, as sync_file_range(2).
+ *
+ * It says of the range alone what could not be written: an error of another page, or
+ * of an earlier writeback, is left for mkw_sync().
+ *
+ * -EINVAL   file is NULL, off < 0, len < 0, the two overflow, or an unknown flag
+ * -EIO, -ENOSPC, ...   a page could not be written, or the file not be flushed
+ */
+int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags);
 
 /* A part of a file that is dirty and could not be written. error: negative. */
 struct mkw_failed {

@@ -382,6 +382,27 @@ int mkw_sync(struct mkw_file *file)
 	return r;
 }
 
+int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags)
+{
+	struct mkw__os_sigmask mask;
+	struct mkw_engine *e;
+	int r;
+
+	if (!file || len < 0 || !range_ok(off, len) || (flags & ~MKW_SYNC_NOFLUSH))
+		return -EINVAL;
+	e = file->inode->engine;
+	if (mkw__engine_inherited(e))
+		return -ECHILD;
+	if (!len)
+		len = OFF_MAX - off;
+	mkw__os_signals_block(&mask);
+	r = mkw__wb_sync_range(file->inode, mkw__page_of(e, off),
+			       mkw__pages_up(e, (uint64_t)off + (uint64_t)len),
+			       !(flags & MKW_SYNC_NOFLUSH));
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
 ssize_t mkw_failed(struct mkw_file *file, off_t off, struct mkw_failed *vec,
 		   size_t n)
 {

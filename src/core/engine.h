@@ -177,6 +177,8 @@ struct mkw__inode {
 	uint64_t write_seq;
 	int wb_error;			/* the last failed writeback's */
 	uint64_t wb_error_seq;		/* how many there were */
+	uint64_t stale_len;		/* of the store, which was not our size,
+					 * when that was last told */
 
 	struct mkw__reserve reserve;
 
@@ -759,6 +761,9 @@ int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end);
 /* The same under EXCL_TAKE, so that none is dirty then; or why one still is. */
 int mkw__wb_pages_locked(struct mkw__inode *in, uint64_t first, uint64_t end);
 int mkw__wb_sync(struct mkw_file *file);
+/* Of pages [first, end) alone; flush: durable, too. No error but theirs. */
+int mkw__wb_sync_range(struct mkw__inode *in, uint64_t first, uint64_t end,
+		       bool flush);
 
 /* Tries to free want frames of pages that nobody holds; how many it freed. */
 size_t mkw__reclaim(struct mkw_engine *e, size_t want);

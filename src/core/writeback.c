@@ -374,6 +374,65 @@ int mkw__wb_pages_locked(struct mkw__inode *in, uint64_t first, uint64_t end)
 	return r;
 }
 
+/* For the next sync of every handle. */
+static void note_error_locked(struct mkw__inode *in, int r)
+{
+	in->wb_error = r;
+	in->wb_error_seq++;
+}
+
+static int flush_store(struct mkw__inode *in)
+{
+	int r = MKW__MUTANT(SYNC_WITHOUT_FLUSH) ? 0 :
+						  in->store->ops->flush(in->store);
+
+	if (r) {
+		mkw__mutex_lock(&in->tree);
+		note_error_locked(in, r);
+		mkw__mutex_unlock(&in->tree);
+	}
+	return r;
+}
+
+/*
+ * The store's length is nobody else's to change, but not everybody asks: -ESTALE, once
+ * to every handle for each length that is found.
+ */
+static int check_length(struct mkw__inode *in)
+{
+	uint64_t len, size;
+	struct mkw__excl x;
+	int r;
+
+	if (!in->store->ops->length)
+		return 0;
+	/* Whoever changes the size has a lock to infinity. */
+	r = mkw__excl_lock(in, &x, MKW__RANGE_MAX - in->engine->page,
+			   MKW__RANGE_MAX, EXCL_READ, false);
+	if (r)
+		return r;
+	r = in->store->ops->length(in->store, &len);
+	size = atomic_load_explicit(&in->size, memory_order_acquire);
+	mkw__excl_unlock(in, &x);
+	if (r)
+		return r;
+	mkw__mutex_lock(&in->tree);
+	if (len != size && len != in->stale_len)
+		note_error_locked(in, -ESTALE);
+	in->stale_len = len;
+	mkw__mutex_unlock(&in->tree);
+	return 0;
+}
+
+int mkw__wb_sync_range(struct mkw__inode *in, uint64_t first, uint64_t end,
+		       bool flush)
+{
+	int r = in->writable ? mkw__wb_pages(in, first, end) : 0;
+	int r2 = flush ? flush_store(in) : 0;
+
+	return r ? r : r2;
+}
+
 int mkw__wb_sync(struct mkw_file *file)
 {
 	struct mkw__inode *in = file->inode;
@@ -382,16 +441,13 @@ int mkw__wb_sync(struct mkw_file *file)
 
 	r = in->writable ? mkw__wb_pages(in, 0, UINT64_MAX) : 0;
 	mkw__reserve_release(in, true);
-	r2 = MKW__MUTANT(SYNC_WITHOUT_FLUSH) ? 0 :
-					       in->store->ops->flush(in->store);
+	r2 = flush_store(in);
+	if (!r2)
+		r2 = check_length(in);
 	if (!r)
 		r = r2;
 
 	mkw__mutex_lock(&in->tree);
-	if (r2) {
-		in->wb_error = r2;
-		in->wb_error_seq++;
-	}
 	seen = atomic_exchange_explicit(&file->seen_error_seq, in->wb_error_seq,
 					memory_order_relaxed);
 	if (!r && seen != in->wb_error_seq)

@@ -274,6 +274,16 @@ static int flush(struct mkw__store *st)
 	return fdatasync(hostfile(st)->fd) ? -errno : 0;
 }
 
+static int length(struct mkw__store *st, uint64_t *len)
+{
+	struct stat now;
+
+	if (fstat(hostfile(st)->fd, &now))
+		return -errno;
+	*len = (uint64_t)now.st_size;
+	return 0;
+}
+
 static int resize(struct mkw__store *st, uint64_t len)
 {
 	while (ftruncate(hostfile(st)->fd, (off_t)len)) {
@@ -378,6 +388,7 @@ static const struct mkw__store_ops ops = {
 	.write = write_file,
 	.submit = submit,
 	.flush = flush,
+	.length = length,
 	.resize = resize,
 	.punch = punch,
 	.zero = zero,

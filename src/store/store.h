@@ -48,6 +48,11 @@ struct mkw__store_ops {
 		       struct mkw__os_io *io);
 	/* Makes all that was written durable (fdatasync). */
 	int (*flush)(struct mkw__store *st);
+	/*
+	 * What the length is now, whoever made it so. NULL: nobody else can have
+	 * changed it.
+	 */
+	int (*length)(struct mkw__store *st, uint64_t *len);
 	/* The length; shrinking drops, growing makes zeros. */
 	int (*resize)(struct mkw__store *st, uint64_t len);
 	/* Inside the length, as fallocate(2) with KEEP_SIZE. */

@@ -835,6 +835,39 @@ static void test_larger_than_cache(void **state)
 	finish(&f);
 }
 
+/* Only the range is written, to where another descriptor sees it. */
+static void test_sync_range(void **state)
+{
+	const unsigned flags[] = { 0, MKW_SYNC_NOFLUSH };
+	struct fixture f;
+	unsigned char vec[8], *p;
+
+	(void)state;
+	start(&f, P(8));
+	p = map(&f, P(8), PROT_READ | PROT_WRITE, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		for (size_t k = 0; k < 8; k++)
+			p[P(k)] = (unsigned char)(100 + 8 * i + k);
+		assert_int_equal(mkw_sync_range(f.file, (off_t)P(3) - 1, 2,
+						flags[i]), 0);
+		assert_int_equal(mkw_resident(f.file, 0, P(8), vec), 0);
+		for (size_t k = 0; k < 8; k++) {
+			unsigned char c = (unsigned char)(100 + 8 * i + k);
+
+			assert_int_equal(vec[k] & MKW_DIRTY,
+					 k == 2 || k == 3 ? 0 : MKW_DIRTY);
+			if (k == 2 || k == 3)
+				check_host(&f, &c, P(k), 1);
+		}
+	}
+	assert_int_equal(mkw_sync_range(f.file, (off_t)P(4), 0, 0), 0);
+	assert_int_equal(mkw_resident(f.file, 0, P(8), vec), 0);
+	assert_true(vec[1] & MKW_DIRTY);
+	assert_false((vec[4] | vec[7]) & MKW_DIRTY);
+	assert_int_equal(mkw_unmap(p, P(8)), 0);
+	finish(&f);
+}
+
 static void test_resident(void **state)
 {
 	struct fixture f;
@@ -1240,6 +1273,11 @@ static void test_bad_input(void **state)
 	assert_int_equal(mkw_seek(f.file, 0, SEEK_SET), -EINVAL);
 	assert_int_equal(mkw_size(NULL), -EINVAL);
 	assert_int_equal(mkw_sync(NULL), -EINVAL);
+	assert_int_equal(mkw_sync_range(NULL, 0, 0, 0), -EINVAL);
+	assert_int_equal(mkw_sync_range(f.file, -1, 0, 0), -EINVAL);
+	assert_int_equal(mkw_sync_range(f.file, 0, -1, 0), -EINVAL);
+	assert_int_equal(mkw_sync_range(f.file, 2, INT64_MAX - 1, 0), -EINVAL);
+	assert_int_equal(mkw_sync_range(f.file, 0, 0, 2), -EINVAL);
 	assert_int_equal(mkw_file_info(NULL, &info), -EINVAL);
 	assert_int_equal(mkw_file_info(f.file, NULL), -EINVAL);
 	assert_int_equal(mkw_file_info(f.file, &info), -EINVAL);
@@ -1328,7 +1366,7 @@ static void test_kernel_faults(void **state)
 	T(test_faults_inside_system_calls), T(test_bad_buffer), \
 	T(test_nowait), T(test_punch), T(test_zero_range), T(test_allocate), \
 	T(test_bytes_past_the_end), T(test_append), T(test_budget), T(test_larger_than_cache), \
-	T(test_resident), T(test_crowd_on_a_page), T(test_thousand_wakes), \
+	T(test_resident), T(test_sync_range), T(test_crowd_on_a_page), T(test_thousand_wakes), \
 	T(test_readahead_in_order), T(test_readahead_strided), \
 	T(test_readahead_advice), T(test_willneed_dontneed), \
 	T(test_open_twice), T(test_open_flags), T(test_bad_input)

@@ -387,6 +387,24 @@ static void test_uncapped_is_noticed(void **state)
 	mkw__testing.mutants = 0;
 }
 
+/* A sync of a range tells what failed in it, and leaves the rest to be told. */
+static void test_sync_of_range(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	start(&f);
+	fail_pages(&f, 3, 4, -EIO);
+	f.p[P(5)] = 0x22;
+	assert_int_equal(mkw_sync_range(f.file, (off_t)P(5), (off_t)page, 0), 0);
+	assert_int_equal(mkw_sync_range(f.file, (off_t)P(3), (off_t)page, 0), -EIO);
+	set_bad(0, 0, 0);
+	assert_int_equal(mkw_sync_range(f.file, (off_t)P(3), (off_t)page, 0), 0);
+	assert_int_equal(mkw_sync(f.file), -EIO);
+	assert_int_equal(mkw_sync(f.file), 0);
+	finish(&f, 0);
+}
+
 /* What cannot be written cannot be moved, and nothing else is. */
 static void test_not_moved(void **state)
 {
@@ -423,6 +441,7 @@ int main(void)
 		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_not_moved),
+		cmocka_unit_test(test_sync_of_range),
 		cmocka_unit_test(test_uncapped_is_noticed),
 	};
 	int failed;

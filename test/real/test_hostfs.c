@@ -197,6 +197,36 @@ static void test_ownership(void **state)
 
 /* ---- others, who do not ask ------------------------------------------- */
 
+/* Told once to every handle, each time that it is found. */
+static void test_length_changed_outside(void **state)
+{
+	struct mkw_file *second;
+	struct fixture f;
+
+	(void)state;
+	start(&f, P(4), P(8));
+	assert_int_equal(mkw_file_open(f.engine, path, O_RDWR, 0, &second), 0);
+	leftover_file(second);
+	f.p[0] = 1;
+	assert_int_equal(mkw_sync(f.file), 0);
+	for (int i = 0; i < 2; i++) {
+		/* Shorter, then longer. */
+		assert_int_equal(ftruncate(f.fd, (off_t)P(i ? 6 : 1)), 0);
+		assert_int_equal(mkw_sync(f.file), -ESTALE);
+		assert_int_equal(mkw_sync(f.file), 0);
+		assert_int_equal(mkw_sync(second), -ESTALE);
+		assert_int_equal(mkw_sync(second), 0);
+	}
+	/* Our own changes are none. */
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(3)), 0);
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(5) + 3), 0);
+	assert_int_equal(mkw_pwrite(f.file, "x", 1, (off_t)P(6), 0), 1);
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(leftover_close(second), 0);
+	finish(&f, P(8));
+}
+
 /* Who has the file open keeps it; who opens the name gets the other. */
 static void test_replaced(void **state)
 {
@@ -354,6 +384,7 @@ int main(void)
 		T(test_leftover),
 		T(test_alignment),
 		T(test_ownership),
+		T(test_length_changed_outside),
 		T(test_replaced),
 		T(test_contents),
 		T(test_contents_can_fail),

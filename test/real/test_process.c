@@ -61,6 +61,7 @@ static void child_calls(unsigned char *map)
 	MUST(mkw_size(f) == -ECHILD);
 	MUST(mkw_file_info(f, &info) == -ECHILD);
 	MUST(mkw_sync(f) == -ECHILD);
+	MUST(mkw_sync_range(f, 0, 0, 0) == -ECHILD);
 	MUST(mkw_map(f, NULL, page, PROT_READ, 0, 0, &addr) == -ECHILD);
 	MUST(mkw_resident(f, 0, page, vec) == -ECHILD);
 	MUST(mkw_advise(f, 0, 0, MKW_ADVICE_NORMAL) == -ECHILD);
