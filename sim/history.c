@@ -9,6 +9,11 @@
  * search branches on writes only, of which a handful overlap; a set of visited
  * states (operations taken, value) keeps a hopeless search short.
  *
+ * Whole operations. A read that saw X in one word and Y in the next, where both
+ * are of writes that cover both words, would need X after Y and Y after X; and one
+ * that saw X next to what was over before X began would need X twice. Zeros,
+ * of which nobody knows whose they are, are left out.
+ *
  * A write that failed may be taken or left out, but not taken later than it ended. When there is no order, the
  * blame goes to the earliest-ending operation without which (and without all
  * that ended later) there would be one.
@@ -34,7 +39,7 @@ static struct {
 	unsigned intent_count;
 } words[SIM_WORDS_MAX];
 static unsigned word_count;
-static uint64_t ticks;
+static uint64_t ticks, whole_start;
 
 static struct seen {
 	uint64_t mask, value, round;
@@ -51,6 +56,12 @@ void sim_history_reset(unsigned n, const uint64_t *initial)
 	}
 	word_count = n;
 	ticks = 0;
+	whole_start = 0;
+}
+
+void sim_history_whole(uint64_t start)
+{
+	whole_start = start;
 }
 
 uint64_t sim_tick(void)
@@ -78,6 +89,7 @@ void sim_history_add(unsigned word, const char *what, bool write,
 		.task = sim_task_self()->name, .what = what, .start = start,
 		.end = sim_tick(), .step = sim_now(),
 		.value = value, .write = write, .maybe = maybe,
+		.whole = start == whole_start,
 	};
 }
 
@@ -286,6 +298,67 @@ static _Noreturn void blame(unsigned w, unsigned bad)
 		      w, (unsigned long long)words[w].initial, text);
 }
 
+/* The operation of that start on the word, or NULL. */
+static const struct sim_op *part_of(unsigned w, uint64_t start, bool write)
+{
+	for (unsigned i = 0; i < words[w].count; i++)
+		if (words[w].ops[i].start == start &&
+		    words[w].ops[i].write == write)
+			return &words[w].ops[i];
+	return NULL;
+}
+
+/* Who wrote the value; NULL: the word began with it, or it is nobody's. */
+static const struct sim_op *writer(unsigned w, uint64_t value)
+{
+	for (unsigned i = 0; value && i < words[w].count; i++)
+		if (words[w].ops[i].write && words[w].ops[i].value == value)
+			return &words[w].ops[i];
+	return NULL;
+}
+
+static bool covers(const struct sim_op *x, unsigned w)
+{
+	const struct sim_op *part = x->whole && !x->maybe ?
+					    part_of(w, x->start, true) : NULL;
+
+	return part && !part->maybe;
+}
+
+/*
+ * x was seen in one word and, by the same read, y in w, which x covers; y's own
+ * word is the other. Can that not be?
+ */
+static bool torn(const struct sim_op *x, const struct sim_op *y, unsigned w,
+		 unsigned other)
+{
+	return covers(x, w) && (!y || y->end < x->start || covers(y, other));
+}
+
+/* Of a whole read, two neighbouring words. */
+static void judge_pair(unsigned w, const struct sim_op *a)
+{
+	const struct sim_op *b = part_of(w + 1, a->start, false);
+	const struct sim_op *x, *y;
+
+	if (!b || !b->whole || !a->value || !b->value)
+		return;
+	x = writer(w, a->value);
+	y = writer(w + 1, b->value);
+	if (x == y || (x && y && x->start == y->start) ||
+	    !((x && torn(x, y, w + 1, w)) || (y && torn(y, x, w, w + 1))))
+		return;
+	sim_violation("no order of whole operations explains a %s by %s, ticks %llu..%llu: word %u is %llx (%s, ticks %llu..%llu), word %u is %llx (%s, ticks %llu..%llu)",
+		      a->what, a->task, (unsigned long long)a->start,
+		      (unsigned long long)b->end, w,
+		      (unsigned long long)a->value, x ? x->what : "as at first",
+		      x ? (unsigned long long)x->start : 0,
+		      x ? (unsigned long long)x->end : 0, w + 1,
+		      (unsigned long long)b->value, y ? y->what : "as at first",
+		      y ? (unsigned long long)y->start : 0,
+		      y ? (unsigned long long)y->end : 0);
+}
+
 void sim_history_judge(void)
 {
 	for (unsigned w = 0; w < word_count; w++) {
@@ -295,4 +368,8 @@ void sim_history_judge(void)
 		if (bad >= 0)
 			blame(w, (unsigned)bad);
 	}
+	for (unsigned w = 0; w + 1 < word_count; w++)
+		for (unsigned i = 0; i < words[w].count; i++)
+			if (words[w].ops[i].whole && !words[w].ops[i].write)
+				judge_pair(w, &words[w].ops[i]);
 }

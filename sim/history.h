@@ -26,6 +26,7 @@ struct sim_op {
 	uint64_t value;
 	bool write;
 	bool maybe;		/* a write that failed: it may have happened by its end */
+	bool whole;		/* with the other words of its operation at once */
 };
 
 /* Forgets everything; every word is 'initial' (or zero, if that is NULL). */
@@ -43,7 +44,12 @@ bool sim_history_may_survive(unsigned word, uint64_t value, uint64_t sync_start)
 /* Adds an operation of the current task that ended just now. */
 void sim_history_add(unsigned word, const char *what, bool write,
 		     uint64_t value, uint64_t start, bool maybe);
-/* Judges every word; a violation that tells the word's history if it fails. */
+/*
+ * What the current task adds now, for an operation with this start, was one operation
+ * of the kind that is atomic as a whole (G1: neither buffer nor file is mapped).
+ */
+void sim_history_whole(uint64_t start);
+/* Judges every word, and neighbours together; a violation that tells the word's history if it fails. */
 void sim_history_judge(void);
 /* The judgement itself: the index of the operation that cannot be, or -1. */
 int sim_history_check(const struct sim_op *ops, unsigned n, uint64_t initial);

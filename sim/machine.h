@@ -72,6 +72,8 @@ struct sim_task {
 /* ---- task.c ----------------------------------------------------------- */
 
 struct sim_task *sim_task_self(void);
+/* The name of the task whose stack it is on, or NULL. */
+const char *sim_stack_owner(const void *p);
 struct sim_task *sim_task_get(unsigned id);
 unsigned sim_task_count(void);
 struct sim_task *sim_task_start(const char *name, enum sim_kind kind,

@@ -104,6 +104,7 @@ static void print_story(FILE *to, const struct outcome *o)
 	sim_print_story(to);
 	fprintf(to, "\n");
 	sim_print_state(to);
+	stage_print_waits(to);
 	fprintf(to, "\nviolation (%s) after %llu steps: %s\n",
 		sim_oracle(o->res.message), (unsigned long long)o->res.steps,
 		o->res.message);

@@ -379,6 +379,40 @@ static void grow_vs_partial_page(void)
 	stage_close();
 }
 
+/* ---- whole operations ----------------------------------------------------- */
+
+static unsigned some_way(void)
+{
+	return sim_random(2) ? MKW_DIRECT : 0;
+}
+
+static void whole_writer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_write(0, stage.words, some_way());
+}
+
+static void whole_reader(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_read(0, stage.words, some_way());
+}
+
+/* Calls alone, each of all words: any read has seen one write, and no other. */
+static void write_vs_read(void)
+{
+	static const struct role roles[] = {
+		{ "writer-1", whole_writer }, { "reader", whole_reader },
+		{ "writer-2", whole_writer }, { "syncer", syncer },
+	};
+
+	set_up(2, sim_random(2) ? 0 : 2);
+	play_roles(roles, 2 + (variant & 3) % 3);
+	stage_close();
+}
+
 /* ---- appends ------------------------------------------------------------ */
 
 static void appender(void *arg)
@@ -1011,6 +1045,8 @@ const struct scenario scenarios[] = {
 	  grow_vs_partial_page, false },
 	{ "writeback-vs-direct-write", "a dirty page is written back and written past",
 	  writeback_vs_direct_write, false },
+	{ "write-vs-read", "reads amid writes, all of the same words",
+	  write_vs_read, false },
 	{ "collapse-vs-store", "a page is taken out while the next is stored to",
 	  collapse_vs_store, false },
 	{ "insert-vs-store", "room is made before a page while it is stored to",

@@ -20,8 +20,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "core/core.h"
-#include "core/map.h"
+#include "core/engine.h"
 #include "core/testing.h"
 #include "sim/history.h"
 #include "sim/machine.h"
@@ -296,6 +295,7 @@ void stage_read(unsigned word, unsigned n, unsigned flags)
 	check_count(r, n, flags, read_name(flags));
 	sim_trace("the read returns %llu bytes, the first word is %llx", (uint64_t)r,
 		  r > 0 ? buf[0] : 0, 0);
+	sim_history_whole(start);
 	for (unsigned i = 0; r > 0 && i < (unsigned)r / WORD; i++)
 		sim_history_add(word + i, read_name(flags), false, buf[i],
 				start, false);
@@ -334,6 +334,7 @@ void stage_write(unsigned word, unsigned n, unsigned flags)
 	if (r == -EAGAIN)
 		return;
 	sim_trace("the write has returned", 0, 0, 0);
+	sim_history_whole(start);
 	record_write(word, n, buf, r, start, write_name(flags));
 }
 
@@ -361,6 +362,7 @@ void stage_append(unsigned n)
 				      n, (unsigned long long)end);
 		appended[w] = true;
 	}
+	sim_history_whole(start);
 	record_write(word, n, buf, r, start, "append");
 }
 
@@ -710,6 +712,7 @@ void stage_close(void)
 	if (stage.other)
 		check(mkw_file_close(stage.other), "mkw_file_close()");
 	check(mkw_file_close(stage.file), "mkw_file_close()");
+	stage.file = NULL;
 	check(mkw_engine_close(stage.engine), "mkw_engine_close()");
 }
 
@@ -820,6 +823,75 @@ static bool after_crash(const struct sim_config *cfg, struct sim_result *res)
 		return false;
 	}
 	return true;
+}
+
+/* ---- who waits for whom -------------------------------------------------- */
+
+static void print_who(FILE *to, const struct mkw__range_req *req)
+{
+	const char *task = sim_stack_owner(req);
+
+	if (task)
+		fputs(task, to);
+	else
+		fprintf(to, "the fault at %#llx", (unsigned long long)
+			MKW__CONTAINER(req, struct mkw__fault, ticket)->addr);
+}
+
+static void print_range(FILE *to, const struct mkw__range_req *req)
+{
+	fprintf(to, "[%llu, ", (unsigned long long)req->start);
+	if (req->end == MKW__RANGE_MAX)
+		fputs("end)", to);
+	else
+		fprintf(to, "%llu)", (unsigned long long)req->end);
+	fputs(req->exclusive ? " exclusively" : " shared", to);
+}
+
+/* Those of the list, up to `until`, that req waits for. */
+static void print_blockers(FILE *to, const struct mkw__range_reqs *list,
+			   const struct mkw__range_req *req,
+			   const struct mkw__range_req *until, const char *how)
+{
+	const struct mkw__range_req *o;
+
+	TAILQ_FOREACH(o, list, link) {
+		if (o == until)
+			break;
+		if (o->start >= req->end || req->start >= o->end ||
+		    (!o->exclusive && !req->exclusive))
+			continue;
+		fputs("    ", to);
+		print_who(to, o);
+		fputs(how, to);
+		print_range(to, o);
+		fputc('\n', to);
+	}
+}
+
+static void print_lock(FILE *to, const char *name, const struct mkw__range_lock *rl)
+{
+	const struct mkw__range_req *req;
+
+	TAILQ_FOREACH(req, &rl->waiting, link) {
+		fputs("  ", to);
+		print_who(to, req);
+		fprintf(to, " waits for %s ", name);
+		print_range(to, req);
+		fputs(", but\n", to);
+		print_blockers(to, &rl->held, req, NULL, " holds ");
+		print_blockers(to, &rl->waiting, req, req, " was there before, for ");
+	}
+}
+
+void stage_print_waits(FILE *to)
+{
+	if (!stage.file || (TAILQ_EMPTY(&stage.file->inode->iolock.waiting) &&
+			    TAILQ_EMPTY(&stage.file->inode->invalidate_lock.waiting)))
+		return;
+	fputs("who waits for whom:\n", to);
+	print_lock(to, "IOLOCK", &stage.file->inode->iolock);
+	print_lock(to, "INVALIDATE", &stage.file->inode->invalidate_lock);
 }
 
 /* ---- runs -------------------------------------------------------------- */

@@ -111,6 +111,9 @@ void stage_fill_disk(unsigned page, unsigned blocks);
 void stage_resident(void);
 void stage_seek(void);
 
+/* Of the file's two range locks: who waits for which range, and who has it. */
+void stage_print_waits(FILE *to);
+
 /* ---- scenarios --------------------------------------------------------- */
 
 struct scenario {

@@ -729,6 +729,14 @@ static const char *const rank_names[] = {
 #undef MKW_RANK
 };
 
+const char *sim_stack_owner(const void *p)
+{
+	for (unsigned i = 0; i < m.task_count; i++)
+		if ((uintptr_t)p - (uintptr_t)m.tasks[i].stack < STACK_SIZE)
+			return m.tasks[i].name;
+	return NULL;
+}
+
 static void print_wait(FILE *to, const struct sim_task *t)
 {
 	unsigned owner;

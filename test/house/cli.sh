@@ -64,6 +64,19 @@ refused --frob sim --frob
 refused sometimes sim --scenario fault-vs-punch --policy sometimes
 refused fault-vs-lunch sim --scenario fault-vs-lunch --policy retry
 
+# What programs read is what programs can read; and a violation is status 1.
+json=$(mktemp) || exit 1
+"$mkwrite" sim --scenario fault-vs-punch --seeds 1..20 --json "$json" >/dev/null &&
+	! "$mkwrite" sim --scenario fault-vs-punch --policy none --seeds 1..2000 \
+		--json "$json.bad" >/dev/null &&
+	python3 - "$json" "$json.bad" <<'EOF' || { echo "mkwrite sim --json: not as it should be"; bad=1; }
+import json, sys
+good, lost = (json.load(open(name))['runs'][0] for name in sys.argv[1:])
+assert good['verdict'] == 'clean' and good['schedules'] == 20, good
+assert lost['verdict'] == 'VIOLATION' and lost['schedules'] < 2000, lost
+EOF
+rm -f "$json" "$json.bad"
+
 for part in check sim bench; do
 	for option in $("$mkwrite" $part --help | grep -o -e '--[a-z0-9-]*'); do
 		[ "$option" = --help ] || grep -q -e "$option\\b" "$page" || {
