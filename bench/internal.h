@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "mkwrite/mkwrite.h"
+
 enum bench_target { BENCH_KERNEL, BENCH_ENGINE, BENCH_TARGETS };
 
 enum bench_kind {
@@ -40,6 +42,7 @@ struct bench_setup {
 	uint64_t limit_bytes;	/* of either process, where there is a limit */
 	unsigned seconds;	/* of one run */
 	size_t page_size;
+	enum mkw_policy policy;
 };
 
 struct bench_run {

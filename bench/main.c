@@ -58,6 +58,7 @@ struct options {
 	uint64_t overhead_mib;
 	uint64_t rounds;
 	uint64_t seconds;
+	enum mkw_policy policy;
 	const char *json;
 	const char *dir;
 	bool chosen[WORKLOADS];
@@ -97,6 +98,7 @@ static void usage(FILE *f)
 		"  --overhead-mib N  what either process may hold beside it (32)\n"
 		"  --rounds N        rounds, 5 or more to be quoted (5)\n"
 		"  --seconds N       length of one run (2)\n"
+		"  --policy P        how the engine excludes faults: retry, invalidate (retry)\n"
 		"  --json FILE       all numbers to FILE\n"
 		"\n"
 		"Workloads (all of them unless some are named):\n");
@@ -122,6 +124,16 @@ static bool parse_number(const char *option, const char *word, uint64_t min,
 	return false;
 }
 
+static bool parse_policy(const char *word, enum mkw_policy *out)
+{
+	*out = strcmp(word, "retry") ? MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY;
+	if (*out == MKW_POLICY_RETRY || !strcmp(word, "invalidate"))
+		return true;
+	fprintf(stderr, "mkwrite bench: --policy takes retry or invalidate, not \"%s\"\n",
+		word);
+	return false;
+}
+
 /* -1: go on; otherwise the exit status. */
 static int parse(int argc, char **argv, struct options *opt)
 {
@@ -131,6 +143,7 @@ static int parse(int argc, char **argv, struct options *opt)
 		{ "overhead-mib", required_argument, NULL, 'o' },
 		{ "rounds", required_argument, NULL, 'r' },
 		{ "seconds", required_argument, NULL, 's' },
+		{ "policy", required_argument, NULL, 'p' },
 		{ "json", required_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 }
@@ -168,6 +181,9 @@ static int parse(int argc, char **argv, struct options *opt)
 		case 's':
 			ok = parse_number("seconds", optarg, 1, 3600,
 					  &opt->seconds);
+			break;
+		case 'p':
+			ok = parse_policy(optarg, &opt->policy);
 			break;
 		case 'j':
 			opt->json = optarg;
@@ -536,6 +552,7 @@ int mkw__bench_main(int argc, char **argv)
 		.page_size = (size_t)sysconf(_SC_PAGESIZE),
 		.file_bytes = opt.file_mib << 20,
 		.cache_bytes = opt.cache_mib << 20,
+		.policy = opt.policy,
 		.seconds = (unsigned)opt.seconds,
 	};
 	no_cap = mkw__bench_cap_probe(&version);

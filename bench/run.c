@@ -117,6 +117,7 @@ static int view_open(struct view *v, const struct bench_run *run)
 			    .words_per_page = setup->page_size / 8 };
 	if (run->target == BENCH_ENGINE) {
 		opt.cache_bytes = setup->cache_bytes;
+		opt.policy = setup->policy;
 		err = mkw_engine_open(&opt, &v->engine);
 		if (err)
 			return failed("mkw_engine_open", -err);

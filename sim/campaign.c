@@ -55,6 +55,7 @@ static bool seeds_of(const struct scenario *s)
 	struct outcome o = { .play = &p, .what = "random", .verdict = "clean" };
 	double start = report_now();
 
+	memset(&stage_totals, 0, sizeof(stage_totals));
 	for (;; p.seed++) {
 		if (cli.coverage)
 			vary(&p);
@@ -66,6 +67,7 @@ static bool seeds_of(const struct scenario *s)
 		report_progress(s->name, p.seed, o.schedules, start);
 	}
 	o.seconds = report_now() - start;
+	o.totals = stage_totals;
 	report_progress_end();
 	if (!o.good) {
 		o.verdict = "VIOLATION";

@@ -35,6 +35,7 @@ struct outcome {
 	const char *what;		/* random, exhaustive, replay */
 	uint64_t schedules, steps;
 	double seconds;
+	struct stage_totals totals;	/* random runs */
 	const char *verdict;		/* clean, complete, bounded at k, VIOLATION */
 	bool good;
 	struct sim_result res;		/* where it is not */

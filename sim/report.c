@@ -187,6 +187,11 @@ static void json_outcome(const struct outcome *o, const char *mutant)
 	fprintf(json, "\"schedules\":%llu,\"steps\":%llu,\"seconds\":%.3f,\"verdict\":\"%s\"",
 		(unsigned long long)o->schedules, (unsigned long long)o->steps,
 		o->seconds, o->verdict);
+	if (o->totals.faults)
+		fprintf(json, ",\"faults\":%llu,\"parks\":%llu,\"retries\":%llu",
+			(unsigned long long)o->totals.faults,
+			(unsigned long long)o->totals.parks,
+			(unsigned long long)o->totals.retries);
 	if (!o->good) {
 		fprintf(json, ",\"oracle\":\"%s\",\"hash\":\"%016llx\",\"message\":",
 			sim_oracle(o->res.message),

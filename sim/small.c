@@ -186,6 +186,8 @@ const struct small smalls[] = {
 	PLAY("store-vs-direct-write-same-page", 2, 0, "s01", "s00", "W01 y"),
 	PLAY("direct-read-into-own-mapping", 2, 0, "", "I0", "p1"),
 	PLAY("direct-read-into-own-mapping", 2, 0, "", "E0", "w03"),
+	PLAY("direct-read-into-own-mapping", 2, 0, "", "E0", "W01"),
+	PLAY("direct-read-into-own-mapping", 2, 0, "l00", "E0", "w03"),
 	PLAY("direct-write-from-own-mapping", 2, 0, "", "X0", "l00"),
 	PLAY("crosswise-buffers", 2, 0, "", "I0", "O1"),
 	PLAY("writeback-vs-punch", 2, 0, "s00", "y", "p0 l00"),

@@ -30,6 +30,7 @@
 #define PAGES_MAX 64u
 
 struct stage_options stage_options;
+struct stage_totals stage_totals;
 struct stage stage;
 
 static uint64_t next_value[SIM_TASKS_MAX];
@@ -707,6 +708,9 @@ void stage_close(void)
 		sim_calm();
 		mkw__engine_verify(stage.engine);
 	}
+	stage_totals.faults += atomic_load(&stage.engine->count.faults);
+	stage_totals.parks += atomic_load(&stage.engine->count.parks);
+	stage_totals.retries += atomic_load(&stage.engine->count.retries);
 	for (unsigned m = 0; m < stage.maps; m++)
 		unmap(stage.map[m], stage.pages * stage.page);
 	if (stage.other)

@@ -56,6 +56,12 @@ struct stage {
 };
 extern struct stage stage;
 
+/* Of the engines of all runs that were closed, since it was last set to zero. */
+struct stage_totals {
+	uint64_t faults, parks, retries;
+};
+extern struct stage_totals stage_totals;
+
 /* Opens engine and file; frames: the cache's size in pages, 0 for plenty. */
 void stage_open(unsigned pages, unsigned frames);
 /* Maps all words; a number for the operations below. */

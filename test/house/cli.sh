@@ -55,6 +55,7 @@ answered usage bench --help
 refused --frob bench --frob .
 refused DIR bench
 refused many bench --rounds many .
+refused sometimes bench --policy sometimes .
 refused "0" bench --rounds 0 .
 refused rand-read bench rand-read .
 refused nosuchdir bench ./nosuchdir
