@@ -162,19 +162,31 @@ void mkw__os_mmu_old_kernel(bool on)
 static int try_modes(struct mkw__os_mmu *mmu)
 {
 	size_t page = mkw__os_page_size(), done;
+	void *zeros = mkw__os_reserve(page);
 	uintptr_t addr;
 	int fd, err;
 
+	if (!zeros)
+		return -ENOMEM;
 	fd = memfd_create("mkwrite-probe", MFD_CLOEXEC);
-	if (fd < 0)
-		return -errno;
+	err = fd < 0 ? -errno : 0;
+	if (err)
+		goto out_free;
 	err = -ENOMEM;
-	if (ftruncate(fd, (off_t)(2 * page)) || pwrite(fd, "", 1, 0) != 1)
+	if (ftruncate(fd, (off_t)(2 * page)))
 		goto out_close;
 	err = mkw__mmu_map(mmu, fd, 0, 2 * page, MAP_SHARED, 0, MODES_ALL,
 			   &addr);
 	if (err)
 		goto out_close;
+	/* A write(2) might make a huge page. */
+	do {
+		err = mkw__os_pte_copy(mmu, addr, zeros, page, 0, &done);
+	} while (err == -EAGAIN);
+	if (!err)
+		err = mkw__os_pte_zap(addr, page);
+	if (err)
+		goto out_unmap;
 	mmu->caps.continue_wp = true;
 	do {
 		err = mkw__os_pte_continue(mmu, addr, page, MKW__PTE_WP, &done);
@@ -187,9 +199,12 @@ static int try_modes(struct mkw__os_mmu *mmu)
 	if (atomic_load(&old_kernel))
 		mmu->caps.continue_wp = mmu->poison = false;
 	err = 0;
+out_unmap:
 	munmap((void *)addr, 2 * page);
 out_close:
 	close(fd);
+out_free:
+	mkw__os_unreserve(zeros, page);
 	return err;
 }
 
