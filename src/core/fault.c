@@ -44,7 +44,7 @@
  *
  * Grace for losers. An access that was let through may lose its page again before
  * it runs, to a punch or to reclaim, any number of times. So a page that faults
- * again and again within a short time has its ticket kept, too: nobody can take it
+ * again and again, with seconds between at most, has its ticket kept, too: nobody can take it
  * away for that moment (G3); a store's is exclusive, since writeback, which protects
  * the page again, shares its lock. And it goes ahead of those who wait for its page: an
  * access across a page border needs two, and the second page's fault would else

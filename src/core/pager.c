@@ -26,8 +26,12 @@
 
 /* How long a woken store may take to come again. */
 #define GRACE_NS 500000u
-/* Faults on one page with less than this between them are losses of it. */
-#define LOSS_NS 5000000u
+/*
+ * Faults on one page with less than this between them are losses of it. Long, since
+ * on a slow machine an access that was let through may take long to come again, and a
+ * page that is taken for a loser and is none costs others a grace only.
+ */
+#define LOSS_NS UINT64_C(10000000000)
 
 static struct mkw__fault_list *bucket(struct mkw__pager *p, uintptr_t addr,
 				      unsigned shift)
