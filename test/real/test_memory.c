@@ -278,8 +278,10 @@ static void test_sparse(void **state)
 	struct watch w;
 
 	(void)state;
-	if (SANITIZED)
+	if (SANITIZED) {
+		printf("skipped: a sanitizer's own memory is too much\n");
 		skip();
+	}
 	anon = anon_bytes();
 	tables = proc_bytes("/proc/self/status", "VmPTE");
 	if (truncate(path, (off_t)(15 * TIB))) {

@@ -124,6 +124,12 @@ static void check_pages(struct fixture *f, const unsigned char *want, unsigned n
 	free(buf);
 }
 
+static void skip_unsupported(void)
+{
+	print_message("skipped: this file system cannot move ranges\n");
+	skip();
+}
+
 /* Dirty pages, by stores and by a write. */
 static void fill(struct fixture *f)
 {
@@ -175,7 +181,7 @@ static void test_short_last_page(void **state)
 
 	(void)state;
 	if (!supported)
-		skip();
+		skip_unsupported();
 	start(&f, &kinds[0]);
 	fill(&f);
 	assert_int_equal(mkw_truncate(f.file, (off_t)P(3) + 100), 0);
@@ -303,7 +309,7 @@ static void test_races(void **state)
 {
 	(void)state;
 	if (!supported)
-		skip();
+		skip_unsupported();
 	for (unsigned k = 0; k < 4; k++)
 		race_rounds(&kinds[k]);
 }
