@@ -177,8 +177,8 @@ struct mkw__inode {
 	uint64_t write_seq;
 	int wb_error;			/* the last failed writeback's */
 	uint64_t wb_error_seq;		/* how many there were */
-	uint64_t stale_len;		/* of the store, which was not our size,
-					 * when that was last told */
+	uint64_t stale_len;		/* of the store, as it was told with
+					 * -ESTALE; UINT64_MAX: it is our size */
 
 	struct mkw__reserve reserve;
 

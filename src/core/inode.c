@@ -97,7 +97,7 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 	in->store = st;
 	in->writable = writable;
 	in->size = st->len;
-	in->stale_len = st->len;
+	in->stale_len = UINT64_MAX;
 	mkw__range_init(&in->iolock, MKW__RANK_IOLOCK);
 	mkw__range_init(&in->invalidate_lock, MKW__RANK_INVALIDATE);
 	mkw__mutex_init(&in->tree, MKW__RANK_TREE);

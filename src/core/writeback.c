@@ -419,7 +419,7 @@ static int check_length(struct mkw__inode *in)
 	mkw__mutex_lock(&in->tree);
 	if (len != size && len != in->stale_len)
 		note_error_locked(in, -ESTALE);
-	in->stale_len = len;
+	in->stale_len = len == size ? UINT64_MAX : len;
 	mkw__mutex_unlock(&in->tree);
 	return 0;
 }

@@ -223,6 +223,10 @@ static void test_length_changed_outside(void **state)
 	assert_int_equal(mkw_truncate(f.file, (off_t)P(5) + 3), 0);
 	assert_int_equal(mkw_pwrite(f.file, "x", 1, (off_t)P(6), 0), 1);
 	assert_int_equal(mkw_sync(f.file), 0);
+	/* A length that was ours once, and is not any more. */
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(2)), 0);
+	assert_int_equal(ftruncate(f.fd, (off_t)P(6) + 1), 0);
+	assert_int_equal(mkw_sync(f.file), -ESTALE);
 	assert_int_equal(leftover_close(second), 0);
 	finish(&f, P(8));
 }
