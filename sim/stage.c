@@ -862,8 +862,7 @@ static void print_blockers(FILE *to, const struct mkw__range_reqs *list,
 	TAILQ_FOREACH(o, list, link) {
 		if (o == until)
 			break;
-		if (o->start >= req->end || req->start >= o->end ||
-		    (!o->exclusive && !req->exclusive))
+		if (!mkw__range_conflicts(o, req))
 			continue;
 		fputs("    ", to);
 		print_who(to, o);

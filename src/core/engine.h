@@ -687,6 +687,9 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size);
  */
 int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size);
 int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size);
+/* The frames' length for a file of that size; _cut: of a shorter one, which cannot fail. */
+int mkw__size_frames(struct mkw__inode *in, uint64_t size);
+void mkw__size_cut_frames(struct mkw__inode *in, uint64_t size);
 /* Blocks for bytes [off, end), the size unchanged; EXCL_TAKE over them. */
 int mkw__size_allocate_locked(struct mkw__inode *in, uint64_t off, uint64_t end);
 int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,

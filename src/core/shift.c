@@ -22,24 +22,13 @@
 
 #include "core/engine.h"
 
-static void resize_frames(struct mkw__inode *in, uint64_t size)
-{
-	struct mkw_engine *e = in->engine;
-	int r = mkw__os_frames_resize(in->frames, mkw__pages_up(e, size)
-							  << e->page_shift);
-
-	if (r)
-		mkw__os_panic("frames cannot be made shorter: error %d", -r);
-}
-
 static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 			bool out)
 {
 	int (*op)(struct mkw__store *, uint64_t, uint64_t) =
 		out ? in->store->ops->collapse : in->store->ops->insert;
 	uint64_t old = atomic_load_explicit(&in->size, memory_order_acquire);
-	struct mkw_engine *e = in->engine;
-	uint64_t first = mkw__page_of(e, off), size;
+	uint64_t first = mkw__page_of(in->engine, off), size;
 	struct mkw__blocks_op take;
 	int r = 0;
 
@@ -53,8 +42,7 @@ static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 	if (!MKW__MUTANT(SHIFT_UNWRITTEN))
 		r = mkw__wb_pages_locked(in, first, UINT64_MAX);
 	if (!r && !out)
-		r = mkw__os_frames_resize(in->frames, mkw__pages_up(e, size)
-							      << e->page_shift);
+		r = mkw__size_frames(in, size);
 	if (r)
 		return r;
 	mkw__page_wait(in, first, UINT64_MAX);
@@ -63,7 +51,7 @@ static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 	if (r != -EOPNOTSUPP && r != -EINVAL && !MKW__MUTANT(SHIFT_LEAVES_FRAMES))
 		mkw__hole_drop(in, first, UINT64_MAX);
 	if (out ? !r : r)
-		resize_frames(in, r ? old : size);
+		mkw__size_cut_frames(in, r ? old : size);
 	if (!r)
 		atomic_store_explicit(&in->size, size, memory_order_release);
 	mkw__reserve_took(in, &take, off, UINT64_MAX, TOOK_NOTHING_KNOWN);

@@ -87,6 +87,19 @@ static void zero_tail(struct mkw__inode *in, uint64_t size)
 		mkw__hole_zero_frame(in, size, frames_len(in, size));
 }
 
+int mkw__size_frames(struct mkw__inode *in, uint64_t size)
+{
+	return mkw__os_frames_resize(in->frames, frames_len(in, size));
+}
+
+void mkw__size_cut_frames(struct mkw__inode *in, uint64_t size)
+{
+	int r = mkw__size_frames(in, size);
+
+	if (r)
+		mkw__os_panic("frames cannot be made shorter: error %d", -r);
+}
+
 int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 {
 	uint64_t old = size_of(in);
@@ -100,7 +113,7 @@ int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 	r = in->store->ops->resize(in->store, size);
 	if (r)
 		return r;
-	r = mkw__os_frames_resize(in->frames, frames_len(in, size));
+	r = mkw__size_frames(in, size);
 	if (r) {
 		in->store->ops->resize(in->store, old);
 		return r;
@@ -131,9 +144,7 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 	mkw__reserve_edge(in, size);
 	zero_tail(in, size);
 	mkw__hole_drop(in, mkw__pages_up(e, size), UINT64_MAX);
-	r = mkw__os_frames_resize(in->frames, frames_len(in, size));
-	if (r)
-		mkw__os_panic("frames cannot be made shorter: error %d", -r);
+	mkw__size_cut_frames(in, size);
 	atomic_store_explicit(&in->size, size, memory_order_release);
 	mkw__reserve_took(in, &take, size, UINT64_MAX, TOOK_AWAY);
 	return 0;

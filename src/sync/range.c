@@ -19,13 +19,6 @@
  */
 #include "sync/sync.h"
 
-static bool conflicts(const struct mkw__range_req *a,
-		      const struct mkw__range_req *b)
-{
-	return a->start < b->end && b->start < a->end &&
-	       (a->exclusive || b->exclusive);
-}
-
 /* Does req conflict with an entry of list before `until` (NULL: with any)? */
 static bool blocked_by(const struct mkw__range_reqs *list,
 		       const struct mkw__range_req *req,
@@ -36,7 +29,7 @@ static bool blocked_by(const struct mkw__range_reqs *list,
 	TAILQ_FOREACH(other, list, link) {
 		if (other == until)
 			return false;
-		if (conflicts(other, req))
+		if (mkw__range_conflicts(other, req))
 			return true;
 	}
 	return false;
@@ -146,7 +139,7 @@ void mkw__range_unlock_ticket(struct mkw__range_lock *rl,
 	for (w = TAILQ_FIRST(&rl->waiting); w; w = next) {
 		next = TAILQ_NEXT(w, link);
 		/* Who did not wait for req waits for somebody else still. */
-		if (!conflicts(w, req) || blocked_by(&rl->held, w, NULL) ||
+		if (!mkw__range_conflicts(w, req) || blocked_by(&rl->held, w, NULL) ||
 		    blocked_by(&rl->waiting, w, w))
 			continue;
 		mkw__sim_range(rl, w);

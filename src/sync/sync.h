@@ -137,6 +137,14 @@ struct mkw__range_req {
 };
 TAILQ_HEAD(mkw__range_reqs, mkw__range_req);
 
+/* May they not be held at once? */
+static inline bool mkw__range_conflicts(const struct mkw__range_req *a,
+					const struct mkw__range_req *b)
+{
+	return a->start < b->end && b->start < a->end &&
+	       (a->exclusive || b->exclusive);
+}
+
 struct mkw__range_lock {
 	struct mkw__os_mutex mutex;	/* of the two lists: a leaf, no rank */
 	struct mkw__range_reqs held;

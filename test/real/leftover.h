@@ -3,8 +3,9 @@
  * What a test that fails leaves open: a file that stays locked would make every later
  * test fail, too (-EBUSY).
  *
- * A test says what it opens (leftover_engine(), leftover_file()) and closes it by
- * leftover_close() and leftover_engine_close(). leftover_clear(), in the test's
+ * A test says what it opens (leftover_engine(), leftover_file(), or leftover_open(), which
+ * opens it as well) and closes it by leftover_close() and leftover_engine_close(),
+ * or leftover_end(). leftover_clear(), in the test's
  * teardown, closes the rest. Mappings need not be named: the engine knows them. For one
  * engine at a time, in the test's own thread, when no operation runs.
  */
@@ -13,6 +14,7 @@
 
 #include "core/engine.h"
 #include "core/testing.h"
+#include "os/linux/linux.h"
 
 #define LEFTOVER_FILES 4u
 
@@ -53,6 +55,33 @@ static inline int leftover_engine_close(struct mkw_engine *engine)
 	if (!r)
 		leftover.engine = NULL;
 	return r;
+}
+
+/* An engine, and a file of that name and size through it, of zeros. */
+static inline void leftover_open(const struct mkw_engine_options *opt,
+				 const char *path, size_t size,
+				 struct mkw_engine **engine,
+				 struct mkw_file **file)
+{
+	assert_int_equal(mkw_engine_open(opt, engine), 0);
+	leftover_engine(*engine);
+	/* cmocka sets handlers of its own before each test. */
+	mkw__trap_reinstall();
+	assert_int_equal(mkw_file_open(*engine, path,
+				       O_RDWR | O_CREAT | O_TRUNC, 0600, file), 0);
+	leftover_file(*file);
+	assert_int_equal(mkw_truncate(*file, (off_t)size), 0);
+}
+
+/* The engine verifies itself, and everything goes: mapping, file, engine, name. */
+static inline void leftover_end(struct mkw_engine *engine, struct mkw_file *file,
+				void *map, size_t map_len, const char *path)
+{
+	mkw__engine_verify(engine);
+	assert_int_equal(mkw_unmap(map, map_len), 0);
+	assert_int_equal(leftover_close(file), 0);
+	assert_int_equal(leftover_engine_close(engine), 0);
+	unlink(path);
 }
 
 /* Some mapping of the engine's, or NULL; the flusher looks at the inodes, too. */

@@ -117,8 +117,8 @@ static struct mkw_file *attach(struct mkw_engine *e)
 
 	bad_ops = (struct mkw__store_ops){
 		.own = bad_own, .read = bad_read, .write = bad_write,
-		.submit = bad_submit, .flush = bad_flush, .resize = bad_resize, .collapse = bad_collapse,
-		.close = bad_close,
+		.submit = bad_submit, .flush = bad_flush, .resize = bad_resize,
+		.collapse = bad_collapse, .close = bad_close,
 	};
 	assert_int_equal(mkw__memstore_open(P(PAGES), &st->below), 0);
 	st->store = *st->below;

@@ -35,23 +35,12 @@
 #include "access.h"
 #include "leftover.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 #define P(n) ((size_t)(n) * page)
 #define BUDGET MKW_CACHE_BYTES_MIN
 #define MIB ((uint64_t)1 << 20)
 #define TIB ((uint64_t)1 << 40)
 /* Of a file, in budgets; a sanitizer sees the same code in fewer. */
-#define MANY (SANITIZED ? 20 : 100)
+#define MANY (TEST_SLOW ? 20 : 100)
 
 static size_t page;
 static char path[256];
@@ -157,24 +146,14 @@ static void start(struct fixture *f, size_t len, unsigned map_flags)
 
 	opt.cache_bytes = BUDGET;
 	f->len = len;
-	assert_int_equal(mkw_engine_open(&opt, &f->engine), 0);
-	leftover_engine(f->engine);
-	mkw__trap_reinstall();
-	assert_int_equal(mkw_file_open(f->engine, path, O_RDWR | O_CREAT | O_TRUNC,
-				       0600, &f->file), 0);
-	leftover_file(f->file);
-	assert_int_equal(mkw_truncate(f->file, (off_t)len), 0);
+	leftover_open(&opt, path, len, &f->engine, &f->file);
 	assert_int_equal(mkw_map(f->file, NULL, len, PROT_READ | PROT_WRITE,
 				 map_flags, 0, (void **)&f->p), 0);
 }
 
 static void finish(struct fixture *f)
 {
-	mkw__engine_verify(f->engine);
-	assert_int_equal(mkw_unmap(f->p, f->len), 0);
-	assert_int_equal(leftover_close(f->file), 0);
-	assert_int_equal(leftover_engine_close(f->engine), 0);
-	unlink(path);
+	leftover_end(f->engine, f->file, f->p, f->len, path);
 }
 
 static int clean_up(void **state)
@@ -238,7 +217,7 @@ static void hundred_budgets(unsigned map_flags)
 	now = anon_bytes();
 	printf("beside the frames: %ju KiB\n",
 	       now > anon ? (uintmax_t)(now - anon) >> 10 : 0);
-	if (!SANITIZED)
+	if (!TEST_SLOW)
 		assert_true(now <= anon + 32 * MIB + f.len / 200);
 	finish(&f);
 	watch_end(&w, BUDGET);
@@ -278,7 +257,7 @@ static void test_sparse(void **state)
 	struct watch w;
 
 	(void)state;
-	if (SANITIZED) {
+	if (TEST_SLOW) {
 		printf("skipped: a sanitizer's own memory is too much\n");
 		skip();
 	}
@@ -402,7 +381,7 @@ static void test_mlockall(void **state)
 	pid_t pid;
 
 	(void)state;
-	if (SANITIZED) {
+	if (TEST_SLOW) {
 		printf("skipped: a sanitizer's own memory cannot be locked\n");
 		skip();
 	}

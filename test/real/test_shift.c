@@ -56,13 +56,7 @@ static void start(struct fixture *f, const struct kind *kind)
 	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
 
 	opt.policy = kind->policy;
-	assert_int_equal(mkw_engine_open(&opt, &f->engine), 0);
-	leftover_engine(f->engine);
-	mkw__trap_reinstall();
-	assert_int_equal(mkw_file_open(f->engine, path, O_RDWR | O_CREAT | O_TRUNC,
-				       0600, &f->file), 0);
-	leftover_file(f->file);
-	assert_int_equal(mkw_truncate(f->file, (off_t)P(PAGES)), 0);
+	leftover_open(&opt, path, P(PAGES), &f->engine, &f->file);
 	assert_int_equal(mkw_map(f->file, NULL, P(2 * PAGES),
 				 PROT_READ | PROT_WRITE, kind->map_flags, 0,
 				 (void **)&f->p), 0);
@@ -70,11 +64,7 @@ static void start(struct fixture *f, const struct kind *kind)
 
 static void finish(struct fixture *f)
 {
-	mkw__engine_verify(f->engine);
-	assert_int_equal(mkw_unmap(f->p, P(2 * PAGES)), 0);
-	assert_int_equal(leftover_close(f->file), 0);
-	assert_int_equal(leftover_engine_close(f->engine), 0);
-	unlink(path);
+	leftover_end(f->engine, f->file, f->p, P(2 * PAGES), path);
 }
 
 static int clean_up(void **state)
