@@ -136,12 +136,12 @@ static void parse_policy(const char *text)
 
 static void parse_mutant(const char *text)
 {
-	int m = mkw__mutant_find(text);
+	enum mkw__mutant m = mkw__mutant_find(text);
 
-	if (m < 0)
+	if (m == MKW__MUTANT_NONE)
 		wrong("--mutant", text, "there is no such planted bug; --list names them");
 	cli.mutant = text;
-	cli.stage.mutants = (uint64_t)1 << m;
+	cli.stage.mutant = m;
 }
 
 static void parse_limit(const char *text)

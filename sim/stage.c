@@ -87,7 +87,7 @@ void stage_open(unsigned pages, unsigned frames)
 	memset(&mkw__testing, 0, sizeof(mkw__testing));
 	mkw__testing.policy_none = stage_options.policy == STAGE_NONE;
 	mkw__testing.r0_off = stage_options.r0_off;
-	mkw__testing.mutants = stage_options.mutants;
+	mkw__testing.mutant = stage_options.mutant;
 	mkw__testing.chunk_pages = 1u << sim_random(3);
 	mkw__testing.cache_frames = frames ? frames : 4 * PAGES_MAX;
 	/* Writers who wait for the flusher. */

@@ -12,6 +12,7 @@
 #ifndef SIM_STAGE_H
 #define SIM_STAGE_H
 
+#include "core/testing.h"
 #include "mkwrite/mkwrite.h"
 #include "sim/search.h"
 #include "sim/sim.h"
@@ -24,7 +25,7 @@ enum stage_policy { STAGE_NONE, STAGE_INVALIDATE, STAGE_RETRY };
 
 struct stage_options {
 	enum stage_policy policy;
-	uint64_t mutants;	/* as mkw__testing.mutants */
+	enum mkw__mutant mutant;	/* as mkw__testing.mutant */
 	bool r0_off;
 	bool old_kernel;	/* as sim_config.old_kernel */
 	bool crashes;		/* the machine does */

@@ -10,18 +10,19 @@
 
 struct mkw__testing mkw__testing;
 
-int mkw__mutant_find(const char *name)
+enum mkw__mutant mkw__mutant_find(const char *name)
 {
-	static const char *const names[] = {
+	static const char *const names[MKW__MUTANT_COUNT] = {
+		"",
 #define MKW_MUTANT(name, breaks) #name,
 #include "core/mutants.def"
 #undef MKW_MUTANT
 	};
 
-	for (int i = 0; i < MKW__MUTANT_COUNT; i++)
+	for (unsigned i = 1; i < MKW__MUTANT_COUNT; i++)
 		if (!strcmp(name, names[i]))
 			return i;
-	return -1;
+	return MKW__MUTANT_NONE;
 }
 
 #endif

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 enum mkw__mutant {
+	MKW__MUTANT_NONE,
 #define MKW_MUTANT(name, breaks) MKW__MUTANT_##name,
 #include "core/mutants.def"
 #undef MKW_MUTANT
@@ -22,17 +23,17 @@ enum mkw__mutant {
 struct mkw__testing {
 	bool policy_none;	/* faults take no lock: the kernel of 2012 */
 	bool r0_off;		/* copy to mapped buffers under the lock */
-	uint64_t mutants;	/* 1 << enum mkw__mutant */
+	enum mkw__mutant mutant;	/* the one that is planted */
 	_Atomic uint32_t bare_wakes;	/* faults to wake unresolved, counted down */
 	unsigned chunk_pages;	/* of reserve.c, at most 256; 0: about a MiB */
 	uint64_t cache_frames;	/* the cache's size, for tiny ones; 0: as asked */
 	uint64_t dirty_pages;	/* beyond which writers wait; 0: as it is */
 };
 extern struct mkw__testing mkw__testing;
-/* The mutant's number, or -1; for command lines. */
-int mkw__mutant_find(const char *name);
+/* The mutant of this name, or MKW__MUTANT_NONE; for command lines. */
+enum mkw__mutant mkw__mutant_find(const char *name);
 #define MKW__TEST(field) (mkw__testing.field)
-#define MKW__MUTANT(name) ((mkw__testing.mutants >> MKW__MUTANT_##name) & 1)
+#define MKW__MUTANT(name) (mkw__testing.mutant == MKW__MUTANT_##name)
 #else
 #define MKW__TEST(field) 0
 #define MKW__MUTANT(name) 0

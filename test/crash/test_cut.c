@@ -176,9 +176,9 @@ static int look_for_planted(uint64_t seed)
 		const char *why = NULL;
 
 		sync_writes_nothing = bugs[i].sync;
-		mkw__testing.mutants =
-			bugs[i].mutant ?
-				1ull << mkw__mutant_find(bugs[i].mutant) : 0;
+		mkw__testing.mutant = bugs[i].mutant ?
+						mkw__mutant_find(bugs[i].mutant) :
+						MKW__MUTANT_NONE;
 		for (unsigned n = 0; !why && n < 10; n++)
 			why = cut_power(PLANTED_CUTS, seed + n,
 					MKW_POLICY_RETRY, 0, bugs[i].device);
@@ -189,7 +189,7 @@ static int look_for_planted(uint64_t seed)
 		missed += !why;
 	}
 	sync_writes_nothing = false;
-	mkw__testing.mutants = 0;
+	mkw__testing.mutant = MKW__MUTANT_NONE;
 	return missed;
 }
 

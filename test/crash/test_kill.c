@@ -124,7 +124,7 @@ static void child(unsigned way, uint64_t seed)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* What a planted bug says before the child ends is not a failure. */
-	if (planted || mkw__testing.mutants)
+	if (planted || mkw__testing.mutant)
 		dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
 	opt.policy = way & 1 ? MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY;
 	opt.writeback_age_ms = 2;
@@ -280,9 +280,9 @@ static int look_for_planted(void)
 		unsigned done;
 
 		planted = bugs[i].bug;
-		mkw__testing.mutants =
-			bugs[i].mutant ?
-				1ull << mkw__mutant_find(bugs[i].mutant) : 0;
+		mkw__testing.mutant = bugs[i].mutant ?
+						mkw__mutant_find(bugs[i].mutant) :
+						MKW__MUTANT_NONE;
 		why = kill_often(PLANTED_KILLS, &done);
 		if (why)
 			printf("planted: %s: found (%s)\n", bugs[i].name, why);

@@ -115,7 +115,7 @@ static inline int leftover_clear(void)
 	r = leftover_engine_close(leftover.engine);
 out:
 	/* The engine's threads read it as long as they live. */
-	mkw__testing.mutants = 0;
+	mkw__testing.mutant = MKW__MUTANT_NONE;
 	return r;
 }
 

@@ -572,9 +572,9 @@ static void engine_with(enum mkw__mutant mutant, unsigned classes)
 
 	if (!have_engine())
 		skip();
-	mkw__testing.mutants = UINT64_C(1) << mutant;
+	mkw__testing.mutant = mutant;
 	res = run(&mkw__check_engine_target, BUG_NONE, 0, classes);
-	mkw__testing.mutants = 0;
+	mkw__testing.mutant = MKW__MUTANT_NONE;
 	for (unsigned i = 0; i < CHECK_CLASSES; i++)
 		if (classes >> i & 1)
 			found += res->classes[i].count;

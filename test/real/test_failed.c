@@ -376,7 +376,7 @@ static void test_uncapped_is_noticed(void **state)
 	struct fixture f;
 
 	(void)state;
-	mkw__testing.mutants = 1ull << MKW__MUTANT_FAILED_NOT_MARKED;
+	mkw__testing.mutant = MKW__MUTANT_FAILED_NOT_MARKED;
 	start(&f);
 	fail_pages(&f, 0, 2 * CAP, -EIO);
 	assert_int_equal(try_access(f.p + P(101), true), 0);
@@ -384,7 +384,7 @@ static void test_uncapped_is_noticed(void **state)
 	set_bad(0, 0, 0);
 	finish(&f, 0);
 	assert_int_equal(mkw_engine_close(f.engine), 0);
-	mkw__testing.mutants = 0;
+	mkw__testing.mutant = MKW__MUTANT_NONE;
 }
 
 /* A sync of a range tells what failed in it, and leaves the rest to be told. */

@@ -933,14 +933,13 @@ static void test_planted(void **state)
 				 bugs[i].op.name, bugs[i].cache.name);
 		planted = bugs[i].bug;
 		if (bugs[i].mutant)
-			mkw__testing.mutants =
-				1ull << mkw__mutant_find(bugs[i].mutant);
+			mkw__testing.mutant = mkw__mutant_find(bugs[i].mutant);
 		/* Poison is the pager's alone. */
 		if (!(planted == POISON_STAYS && now.map_flags) &&
 		    !found_in(&bugs[i].cache, &bugs[i].op, &bugs[i].plan))
 			fail_msg("planted bug %zu is not found", i);
 		planted = NOTHING;
-		mkw__testing.mutants = 0;
+		mkw__testing.mutant = MKW__MUTANT_NONE;
 	}
 }
 

@@ -330,7 +330,7 @@ static void test_unreserved_is_noticed(void **state)
 	struct fixture f;
 
 	(void)state;
-	mkw__testing.mutants = 1ull << MKW__MUTANT_RESERVES_NOTHING;
+	mkw__testing.mutant = MKW__MUTANT_RESERVES_NOTHING;
 	start(&f, MKW_ALLOC_FAULT);
 	fill_disk(ROOM);
 	assert_int_equal(store_until_full(&f, 0), PAGES);

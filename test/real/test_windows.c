@@ -119,9 +119,9 @@ static void engine_with(enum mkw__mutant mutant, const char *name,
 {
 	if (!have_engine())
 		skip();
-	mkw__testing.mutants = UINT64_C(1) << mutant;
+	mkw__testing.mutant = mutant;
 	expect(&mkw__check_engine_target, name, verdict);
-	mkw__testing.mutants = 0;
+	mkw__testing.mutant = MKW__MUTANT_NONE;
 }
 
 static void engine_direct_write_leaves_frames(void **state)
@@ -165,9 +165,9 @@ static void engine_on_slow_device(void **state)
 	cfg.dir = dir();
 	cfg.slow = &slow;
 	mkw__window_run(mkw__window_find("fault-punch"), &cfg, &sound);
-	mkw__testing.mutants = UINT64_C(1) << MKW__MUTANT_PUNCH_LEAVES_FRAMES;
+	mkw__testing.mutant = MKW__MUTANT_PUNCH_LEAVES_FRAMES;
 	mkw__window_run(mkw__window_find("fault-punch"), &cfg, &broken);
-	mkw__testing.mutants = 0;
+	mkw__testing.mutant = MKW__MUTANT_NONE;
 	mkw__slow_stop(&slow);
 	print_message("sound: %s\nbroken: %s\n", sound.evidence,
 		      broken.evidence);
