@@ -73,9 +73,11 @@ void sim_cache_flush_end(struct sim_cache *c, uint64_t serial)
 {
 	struct length *l = c->length;
 
-	while (l->serial > serial)
+	/* A flush that began later may have ended before. */
+	while (l && l->serial > serial)
 		l = l->older;
-	l->older = NULL;
+	if (l)
+		l->older = NULL;
 	for (unsigned b = 0; b < BLOCKS_MAX; b++) {
 		struct version *v = c->block[b];
 

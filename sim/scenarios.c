@@ -962,6 +962,50 @@ static void crash(void)
 	stage_close();
 }
 
+/* Holes and ends that cut a block, of which the rest was stored to. */
+static void edge_cutter(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i <= rounds; i++) {
+		stage_store(map0, 0);
+		if (variant & 4)
+			stage_store(map0, 1);
+		if (variant & 1) {
+			stage_truncate(1);
+			stage_truncate(stage.words);
+		} else if (variant & 2) {
+			stage_punch(1, stage.words_per_page - 1);
+		} else {
+			stage_zero(1, stage.words_per_page);
+		}
+	}
+}
+
+static void neighbour_storer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_store(map0, 2 + (unsigned)sim_random(stage.words_per_page - 2));
+}
+
+static void crash_vs_edge(void)
+{
+	static const struct role roles[] = {
+		{ "cutter", edge_cutter }, { "syncer", syncer },
+		{ "storer", neighbour_storer },
+	};
+
+	stage_open(2, sim_random(2) ? 0 : 2);
+	map0 = stage_map_any();
+	variant = (unsigned)sim_random(64);
+	rounds = 1 + (unsigned)sim_random(3);
+	stage_own(0);
+	stage_watch();
+	/* Who truncates is alone. */
+	play_roles(roles, variant & 1 ? 2 : 3);
+	stage_close();
+}
+
 #define PATIENCE 36u	/* faults; an engine gives a grace after less */
 
 static bool patient_done;
@@ -1053,6 +1097,8 @@ const struct scenario scenarios[] = {
 	  insert_vs_store, false },
 	{ "crash", "the machine stops, and the file is looked at",
 	  crash, true },
+	{ "crash-vs-edge", "a hole cuts a block, and the machine stops",
+	  crash_vs_edge, true },
 	{ "starvation", "a page is taken away for as long as somebody wants it",
 	  starvation, false },
 	{ "error-at-writeback", "some pages cannot be written for a while",

@@ -199,11 +199,39 @@ static void record_zeros(unsigned word, unsigned n, uint64_t start,
 		sim_history_add(word + i, what, true, 0, start, r != 0);
 }
 
+#define BLOCK_WORDS (SIM_BLOCK / WORD)
+
+/* What the owned block holds after a change of these words. */
+static void own_version(unsigned word, unsigned n, const uint64_t *values)
+{
+	uint64_t *now = stage.owned[stage.owned_count];
+
+	if (word >= stage.own + BLOCK_WORDS || word + n <= stage.own)
+		return;
+	if (++stage.owned_count == STAGE_VERSIONS)
+		sim_violation("scenario: a block of more than %u versions",
+			      STAGE_VERSIONS);
+	memcpy(now, now - BLOCK_WORDS, SIM_BLOCK);
+	for (unsigned w = 0; w < BLOCK_WORDS; w++)
+		if (stage.own + w >= word && stage.own + w < word + n)
+			now[w] = values ? values[stage.own + w - word] : 0;
+}
+
+void stage_own(unsigned word)
+{
+	stage.own = word;
+	for (unsigned w = 0; w < BLOCK_WORDS; w++)
+		stage.owned[0][w] = sim_disk_peek(stage.disk, (uint64_t)at(word + w));
+	stage.owned_count = 1;
+}
+
 /* For a crash: these words may be found on the disk from now on. NULL: zeros. */
 static void intend(unsigned word, unsigned n, const uint64_t *values)
 {
 	for (unsigned i = 0; stage_options.crashes && i < n; i++)
 		sim_history_intend(word + i, values ? values[i] : 0);
+	if (stage_options.crashes && stage.owned_count)
+		own_version(word, n, values);
 }
 
 static void intend_length(uint64_t len)
@@ -751,6 +779,22 @@ static bool length_was_set(void)
 	return false;
 }
 
+/* As far as the file goes. */
+static bool block_was_owned(void)
+{
+	for (unsigned i = 0; i < stage.owned_count; i++) {
+		unsigned w = 0;
+
+		while (w < BLOCK_WORDS &&
+		       ((uint64_t)at(stage.own + w) + WORD > image_len ||
+			image_word(stage.own + w) == stage.owned[i][w]))
+			w++;
+		if (w == BLOCK_WORDS)
+			return true;
+	}
+	return !stage.owned_count;
+}
+
 /* May the image be what the crash left (G7)? Says what is wrong otherwise. */
 static bool judge_image(struct sim_result *res)
 {
@@ -758,6 +802,14 @@ static bool judge_image(struct sim_result *res)
 		snprintf(res->message, sizeof(res->message),
 			 "after the crash the file has %llu bytes, which nobody set",
 			 (unsigned long long)image_len);
+		return false;
+	}
+	if (!block_was_owned()) {
+		snprintf(res->message, sizeof(res->message),
+			 "after the crash the block of words %u and %u is %llx %llx: the file never held both",
+			 stage.own, stage.own + 1,
+			 (unsigned long long)image_word(stage.own),
+			 (unsigned long long)image_word(stage.own + 1));
 		return false;
 	}
 	for (unsigned w = 0; w < stage.words; w++) {

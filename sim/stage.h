@@ -20,6 +20,7 @@
 #define STAGE_OLD 0xa000u
 #define STAGE_MAPS 4u
 #define STAGE_LENGTHS 64u
+#define STAGE_VERSIONS 64u
 
 enum stage_policy { STAGE_NONE, STAGE_INVALIDATE, STAGE_RETRY };
 
@@ -54,6 +55,10 @@ struct stage {
 	uint64_t synced;		/* tick: the last sync that returned began */
 	uint64_t lengths[STAGE_LENGTHS];	/* that were set, or may have been */
 	unsigned length_count;
+	/* stage_own(): the block's first word, and what it has held; none: 0. */
+	unsigned own;
+	uint64_t owned[STAGE_VERSIONS][SIM_BLOCK / 8];
+	unsigned owned_count;
 };
 extern struct stage stage;
 
@@ -109,6 +114,11 @@ void stage_remap(unsigned map, bool in_parts, bool in_thread);
 void stage_break_disk(unsigned read, unsigned write, unsigned take, unsigned flush);
 /* From now on the machine may crash. */
 void stage_watch(void);
+/*
+ * From now on one task alone changes the block whose first word this is: a crash must
+ * leave it, as a whole, as some operation of that task left it (G7).
+ */
+void stage_own(unsigned word);
 /* Opens the file once more. */
 void stage_open_other(void);
 /* Writing to pages [page, end) fails, until stage_close(). */

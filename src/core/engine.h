@@ -710,6 +710,8 @@ int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len);
 int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
 		   bool keep_size);
 /* Drops the pages [first, end), dirty or not; EXCL_TAKE held, R4 waited. */
+/* Before a store operation that cuts the page of byte `at`; hole.c. */
+int mkw__hole_write_edge(struct mkw__inode *in, uint64_t at);
 void mkw__hole_drop(struct mkw__inode *in, uint64_t first, uint64_t end);
 /* Zeroes bytes [off, end) of one page where it has a frame; lock as above. */
 void mkw__hole_zero_frame(struct mkw__inode *in, uint64_t off, uint64_t end);

@@ -5,9 +5,10 @@
  *
  * The recipe (DESIGN 7): EXCL_TAKE over the range rounded out to pages, so that no
  * fault can fill or map a page of it; R4, so that nothing begun before still
- * reads or writes the store; the store, exactly the bytes asked for (it zeroes the
- * edges itself); then the frames: whole pages dropped, edges zeroed. An edge that
- * is not cached needs nothing: its next fill reads what the store made of it.
+ * reads or writes the store; edges that are dirty, written back (G7); the store,
+ * exactly the bytes asked for (it zeroes the edges itself); then the frames: whole
+ * pages dropped, edges zeroed. An edge that is not cached needs nothing: its next
+ * fill reads what the store made of it.
  *
  * If the store fails, other than by not having the operation, nobody knows how
  * far it got: no frame is dropped, and those there are become DIRTY.
@@ -119,6 +120,27 @@ static void drop_bytes(struct mkw__inode *in, uint64_t off, uint64_t end)
 }
 
 /*
+ * Writes back the page in whose midst `at` lies, if it is dirty. The store zeroes, or
+ * cuts off, a part of that page in the block as it has it; with an older rest the block
+ * would hold what the file never held, and show it after a crash (G7).
+ *
+ * EXCL_TAKE is held over the page, R4's wait is over. Nothing has changed yet: an error
+ * is the operation's own.
+ */
+int mkw__hole_write_edge(struct mkw__inode *in, uint64_t at)
+{
+	uint64_t idx = mkw__page_of(in->engine, at);
+	bool dirty;
+
+	if (!(at & (in->engine->page - 1)) || MKW__MUTANT(EDGES_UNWRITTEN))
+		return 0;
+	mkw__mutex_lock(&in->tree);
+	dirty = pg_in(mkw__page_get_locked(in, idx), PG_DIRTY_MASK);
+	mkw__mutex_unlock(&in->tree);
+	return dirty ? mkw__wb_pages_locked(in, idx, idx + 1) : 0;
+}
+
+/*
  * EXCL_TAKE is held over [off, end), which lies within the file. blocks: what
  * becomes of them.
  */
@@ -132,6 +154,11 @@ static int take_locked(struct mkw__inode *in, uint64_t off, uint64_t end,
 	int r;
 
 	mkw__page_wait(in, first, stop);
+	r = mkw__hole_write_edge(in, off);
+	if (!r && end < atomic_load_explicit(&in->size, memory_order_acquire))
+		r = mkw__hole_write_edge(in, end);
+	if (r)
+		return r;
 	if (blocks == TOOK_ALLOCATED) {
 		r = mkw__reserve_present(in, first, stop);
 		if (r)

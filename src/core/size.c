@@ -13,7 +13,7 @@
  *           behind it. EXCL_TAKE, although nothing is taken: a snapshot for
  *           writeback must not be cut off at the old size once the tail is
  *           zeroed, and no fault fill the page in between.
- *   shrink  EXCL_TAKE, R4, the store's length first (R4: if that fails nothing
+ *   shrink  EXCL_TAKE, R4, the page that is cut written back (hole.c), the store's length first (R4: if that fails nothing
  *           was lost), then the frames: their tail zeroed, those past the end
  *           dropped; the frames' length, from where on the kernel gives
  *           SIGBUS; the size.
@@ -134,6 +134,9 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 	if (size >= old)
 		return 0;
 	mkw__page_wait(in, mkw__page_of(e, size), UINT64_MAX);
+	r = mkw__hole_write_edge(in, size);
+	if (r)
+		return r;
 	mkw__reserve_take(in, &take, size, UINT64_MAX);
 	r = in->store->ops->resize(in->store, size);
 	if (r) {

@@ -106,8 +106,15 @@ static void write_direct(struct worker *w, uint64_t off, size_t len)
 	    (ssize_t)len);
 }
 
+/* Every other time it ends inside of blocks, whose rest stays. */
 static void clear(struct worker *w, uint64_t off, size_t len, int mode)
 {
+	uint64_t from = 8 * pick(w, WORDS), cut = 8 * pick(w, WORDS);
+
+	if (pick(w, 2) && from + cut < len) {
+		off += from;
+		len -= from + cut;
+	}
 	if (begin(w, off, len, true))
 		end(w, off, len, true,
 		    mkw_fallocate(w->l->file, mode | FALLOC_FL_KEEP_SIZE,

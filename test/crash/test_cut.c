@@ -169,6 +169,8 @@ static int look_for_planted(uint64_t seed)
 		{ .name = "a sync that writes nothing", .sync = true },
 		{ .name = "a write that leaves its page clean",
 		  .mutant = "WRITE_SKIPS_DIRTY" },
+		{ .name = "the edge of a hole in an older block",
+		  .mutant = "EDGES_UNWRITTEN" },
 	};
 	int missed = 0;
 
