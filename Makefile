@@ -9,6 +9,12 @@
 #   make cross            the library compiled for arm64
 #   make test-kernels     the tests of real faults under Linux 6.1 and 6.12, in qemu
 #   make soak SECONDS=n   mkwrite check and sim for a long time
+#   make dist             the sources of this commit as mkwrite-VERSION.tar.xz
+#   make check-abi        the library against that of the last tag
+#   make package          the Debian packages, in BUILD-debian (DEB_BUILD_OPTIONS=nocheck
+#                         is faster)
+#   make test-package     those, installed in a fresh Debian 12, with every example
+#                         built and run there (root)
 #   make install          DESTDIR and PREFIX as usual
 #   make clean
 #
@@ -27,7 +33,8 @@ setup_asan  = $(call setup,$(BUILD)-asan,CC=clang,-Db_lundef=false -Db_sanitize=
 setup_tsan  = $(call setup,$(BUILD)-tsan,CC=clang,-Db_lundef=false -Db_sanitize=thread)
 variants    = gcc clang asan tsan
 
-.PHONY: all deps demo test $(variants) cross test-kernels soak install clean
+.PHONY: all deps demo test $(variants) cross test-kernels soak dist check-abi \
+	package test-package install clean
 
 all:
 	@$(call setup,$(BUILD),,--prefix=$(PREFIX))
@@ -51,7 +58,7 @@ $(variants): deps
 	@tools/run-tests $(BUILD)-$@
 
 cross:
-	@tools/cross-arm64 $(BUILD)-arm64
+	@tools/cross-arm64 $(BUILD)-arm64 $(BUILD)-debian
 
 test-kernels: deps
 	@$(setup_gcc)
@@ -61,8 +68,20 @@ test-kernels: deps
 soak: deps all
 	@tools/soak $(BUILD) $(SECONDS)
 
+dist:
+	@tools/dist
+
+check-abi: all
+	@tools/check-abi $(BUILD) || test $$? -eq 77
+
+package:
+	@tools/package $(BUILD)-debian
+
+test-package: package
+	@tools/test-package $(BUILD)-debian || test $$? -eq 77
+
 install: all
 	@DESTDIR=$(DESTDIR) $(MESON) install --no-rebuild -C $(BUILD)
 
 clean:
-	rm -rf $(BUILD) $(variants:%=$(BUILD)-%) $(BUILD)-arm64
+	rm -rf $(BUILD) $(variants:%=$(BUILD)-%) $(BUILD)-arm64 $(BUILD)-debian

@@ -98,7 +98,7 @@ int mkw_engine_stats(struct mkw_engine *engine, struct mkw_stats *st)
 
 const char *mkw_version(void)
 {
-	return "0.1.0";
+	return MKW_VERSION;
 }
 
 /* ---- reading and writing ---------------------------------------------- */
