@@ -418,6 +418,19 @@ int mkw__os_frames_drop(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
 	return err;
 }
 
+void mkw__os_frames_unmap(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
+{
+	while (len > 0) {
+		size_t piece = len;
+		char *addr = frame(fr, off, &piece);
+
+		/* What stays mapped is unmapped with the frame. */
+		mkw__os_pte_zap((uintptr_t)addr, piece);
+		off += piece;
+		len -= piece;
+	}
+}
+
 bool mkw__os_frames_present(struct mkw__os_frames *fr, uint64_t off)
 {
 	/*
