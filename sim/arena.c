@@ -212,6 +212,11 @@ void *mkw__os_reserve(size_t len)
 	return p;
 }
 
+void *mkw__os_reserve_io(size_t len)
+{
+	return mkw__os_reserve(len);
+}
+
 void mkw__os_unreserve(void *p, size_t len)
 {
 	if (!p)

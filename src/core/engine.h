@@ -133,6 +133,7 @@ struct mkw__ra_req {
 	struct mkw__os_mmu *mmu;
 	uintptr_t base;
 	bool passing;			/* for a stream, and not to be kept */
+	bool marked;			/* the request has its mark */
 };
 
 struct mkw__wb_io;
@@ -335,6 +336,7 @@ struct mkw__ra_io {
 	struct mkw__buf *buf;
 	uint64_t first;			/* pages */
 	size_t pages;
+	bool mark;
 	bool back;			/* the mark is on the last, not the first */
 	struct mkw__os_mmu *mmu;	/* as in the wish */
 	uintptr_t base;

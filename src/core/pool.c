@@ -60,7 +60,7 @@ int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
 			     (METADATA_BYTES + (p->frames_max << e->page_shift) /
 					       200) / sizeof(*p->leaf_mem));
 	p->leaf_mem = mkw__os_reserve(p->leaves * sizeof(*p->leaf_mem));
-	p->buf_mem = mkw__os_reserve(MKW__BUFFERS * buf_len);
+	p->buf_mem = mkw__os_reserve_io(MKW__BUFFERS * buf_len);
 	if (!p->leaf_mem || !p->buf_mem) {
 		mkw__pool_fini(e);
 		return -ENOMEM;

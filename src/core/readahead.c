@@ -6,10 +6,10 @@
  * the next lies from it (step: 1 forward, -1 backward, else strided), and how many
  * steps have been asked for ahead (reach). Only two things feed them:
  *   a miss   whoever finds the page ABSENT, and reads it himself
- *   a mark   each run that was read ahead for a fault is mapped where that fault
- *            was, but for the page that its stream meets first, which has PG_MARK:
- *            so the first touch of a run, by a fault or a read, is noticed, and
- *            there is one fault a run
+ *   a mark   what was read ahead for a fault is mapped where that fault was, but
+ *            for the page that its stream meets first, which has PG_MARK: so the
+ *            first touch of a request, by a fault or a read, is noticed, and
+ *            there is one fault a request
  * A touch where no stream leads begins one, in place of the one longest unused. Its
  * second touch says the step; a step of more than one page needs a third. From then
  * on the window grows with every touch, by four, then by two, to RA_PAGES: random
@@ -33,7 +33,7 @@
  * reader; its end. In steps. */
 #define RA_FIRST   4u
 #define RA_ASYNC   16u
-#define RA_PAGES   512u
+#define RA_PAGES   1024u
 #define RA_STRIDES 32u
 /* The second touch of a stream lies no further than this from the first. */
 #define RA_NEAR 256
@@ -133,14 +133,15 @@ static void ask(struct mkw__ra_stream *s, struct mkw__ra_req *req)
 
 	if ((s->step == 1 && want < RA_ASYNC) || s->reach >= want)
 		return;
-	/* Not in dribbles. */
+	/* Not in dribbles: half of what is to lie ahead. */
 	req->count = want - s->reach;
-	if (req->count < mkw__min((want + 1) / 2, MKW__IO_PAGES)) {
+	if (req->count < (want + 1) / 2) {
 		req->count = 0;
 		return;
 	}
 	req->step = s->step;
 	req->passing = distance(s->step) == 1;
+	req->marked = false;
 	req->first = s->last + (uint64_t)(s->step * (int64_t)s->reach);
 	s->reach += req->count;
 }
@@ -310,6 +311,8 @@ static int publish_all(struct mkw__ra_io *r)
 	int res, err;
 
 	mkw__fill_zero_tail(r->inode, r->first, r->pages, r->buf->mem);
+	if (!r->mark)
+		return publish(r, r->first, r->pages, r->mmu != NULL);
 	res = publish(r, rest, r->pages - 1, r->mmu != NULL);
 	err = mkw__fill_publish(r->inode, mark, 1,
 				r->buf->mem + ((mark - r->first)
@@ -376,7 +379,7 @@ static size_t next_run(const struct mkw__ra_req *req, uint64_t *lo)
  * Reads what is absent of the run [lo, end), whose fault lock *ticket is. False: the
  * cache has no room.
  */
-static bool read_run(const struct mkw__ra_req *req, struct mkw__buf *buf,
+static bool read_run(struct mkw__ra_req *req, struct mkw__buf *buf,
 		     uint64_t lo, uint64_t end, struct mkw__ra_io *r)
 {
 	struct mkw__inode *in = req->inode;
@@ -404,6 +407,8 @@ static bool read_run(const struct mkw__ra_req *req, struct mkw__buf *buf,
 	r->buf = buf;
 	r->first = lo;
 	r->back = req->step < 0;
+	r->mark = !req->marked;
+	req->marked = true;
 	r->mmu = req->mmu;
 	r->base = req->base;
 	r->io = (struct mkw__os_io){ .done = read_done,

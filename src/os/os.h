@@ -39,6 +39,11 @@ void mkw__os_free(void *p);
  * Not inherited by a forked child.
  */
 void *mkw__os_reserve(size_t len);
+/*
+ * The same for buffers of I/O: in few pages of the machine, where it has large ones,
+ * since a device needs each of them by itself. Touching a byte may touch 2 MiB.
+ */
+void *mkw__os_reserve_io(size_t len);
 void mkw__os_unreserve(void *p, size_t len);
 
 /* Monotonic time in nanoseconds. */

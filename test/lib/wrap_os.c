@@ -25,6 +25,8 @@ void REAL(mkw__os_free)(void *p);
 void WRAP(mkw__os_free)(void *p);
 void *REAL(mkw__os_reserve)(size_t len);
 void *WRAP(mkw__os_reserve)(size_t len);
+void *REAL(mkw__os_reserve_io)(size_t len);
+void *WRAP(mkw__os_reserve_io)(size_t len);
 void REAL(mkw__os_unreserve)(void *p, size_t len);
 void WRAP(mkw__os_unreserve)(void *p, size_t len);
 int REAL(mkw__os_frames_create)(struct mkw__os_mmu *, struct mkw__os_frames **);
@@ -95,6 +97,12 @@ void *WRAP(mkw__os_reserve)(size_t len)
 {
 	return fault_at(FAULT_MEMORY) ? NULL :
 					counted(REAL(mkw__os_reserve)(len));
+}
+
+void *WRAP(mkw__os_reserve_io)(size_t len)
+{
+	return fault_at(FAULT_MEMORY) ? NULL :
+					counted(REAL(mkw__os_reserve_io)(len));
 }
 
 void WRAP(mkw__os_unreserve)(void *p, size_t len)

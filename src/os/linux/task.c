@@ -86,7 +86,7 @@ static size_t whole_pages(size_t len)
 	return (len + page - 1) & ~(page - 1);
 }
 
-void *mkw__os_reserve(size_t len)
+static void *reserve(size_t len, int huge)
 {
 	void *p;
 
@@ -100,8 +100,18 @@ void *mkw__os_reserve(size_t len)
 		munmap(p, len);
 		return NULL;
 	}
-	madvise(p, len, MADV_NOHUGEPAGE);
+	madvise(p, len, huge);
 	return p;
+}
+
+void *mkw__os_reserve(size_t len)
+{
+	return reserve(len, MADV_NOHUGEPAGE);
+}
+
+void *mkw__os_reserve_io(size_t len)
+{
+	return reserve(len, MADV_HUGEPAGE);
 }
 
 void mkw__os_unreserve(void *p, size_t len)
