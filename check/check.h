@@ -150,7 +150,10 @@ struct check_config {
 	unsigned threads;
 	uint64_t seed;
 	const char *profile;	/* NULL: all, in turn */
-	uint64_t mem_bytes;	/* for logs and judging, about */
+	uint64_t mem_bytes;	/* for all that grows with the run; 0: enough */
+	uint64_t file_bytes;	/* of the file hammered, whole pages */
+	uint32_t delay_ns;	/* the longest delay to be put in; 0: none */
+	bool measure;		/* what recording costs: res->bare */
 	unsigned hang_seconds;	/* after which a thread counts as stuck */
 	unsigned window_seconds;	/* after which a window is a deadlock */
 	bool progress;		/* a line on stderr */
@@ -166,12 +169,18 @@ struct check_config {
 	uint64_t cache_bytes;
 };
 
+/* What a value has room for, and what the layout takes. */
+#define CHECK_FILE_MAX (UINT64_C(128) << 20)
+#define CHECK_FILE_MIN (UINT64_C(1) << 20)
+
 #define CHECK_THREADS_MIN 2
 #define CHECK_THREADS_MAX 60
 #define CHECK_CONFIG_INIT { \
-	.seconds = 10, .threads = 5, .seed = 1, .mem_bytes = 128 << 20, \
+	.seconds = 10, .threads = 5, .seed = 1, .file_bytes = 2 << 20, \
 	.hang_seconds = 60, .window_seconds = 20, \
 	.cache_bytes = MKW_CACHE_BYTES_MIN }
+
+#define CHECK_PAIRS_MAX 1024
 
 struct check_count {
 	uint64_t count;
@@ -188,6 +197,9 @@ struct check_result {
 	uint64_t wall_ns;
 	uint64_t ops[OP_KINDS];
 	struct check_count classes[CHECK_CLASSES];
+	/* cfg->measure: of rounds with and without recording, in pairs. */
+	unsigned pairs;
+	double recorded_share[CHECK_PAIRS_MAX];	/* of operations a second */
 	char notes[1024];	/* what was skipped and why, in lines */
 	char error[512];	/* why there is no result */
 };

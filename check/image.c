@@ -54,6 +54,16 @@ static int fail(char *why, size_t size, const char *what)
 	return -1;
 }
 
+void mkw__image_temporary(char *path, size_t size, const char *what)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	/* Where it would be cut off it would not be unique. */
+	if (!tmp || !*tmp || strlen(tmp) + 40 > size)
+		tmp = "/tmp";
+	snprintf(path, size, "%s/mkwrite-%s-XXXXXX", tmp, what);
+}
+
 /* mkfs is root's, and lives where a user's PATH may not lead. */
 static void add_sbin(void)
 {
@@ -139,15 +149,13 @@ static int make(const struct maker *maker, const char *path, char *why,
 int mkw__image_format(const char *fstype, char *why, size_t size)
 {
 	const struct maker *maker = find_maker(fstype);
-	const char *tmp = getenv("TMPDIR");
 	char path[4096];
 	int fd;
 
 	/* It has no device. */
 	if (!maker->command[0])
 		return open("/dev/null", O_RDWR | O_CLOEXEC);
-	snprintf(path, sizeof(path), "%s/mkwrite-image-XXXXXX",
-		 tmp ? tmp : "/tmp");
+	mkw__image_temporary(path, sizeof(path), "image");
 	fd = mkostemp(path, O_CLOEXEC);
 	if (fd < 0)
 		return fail(why, size, path);
@@ -209,7 +217,7 @@ int mkw__image_mount(struct image *im, const char *file, const char *fstype,
 	int loop = -1, err;
 
 	im->mounted = false;
-	snprintf(im->mount, sizeof(im->mount), "/tmp/mkwrite-mount-XXXXXX");
+	mkw__image_temporary(im->mount, sizeof(im->mount), "mount");
 	if (!mkdtemp(im->mount))
 		return fail(why, size, "a mount point");
 	if (maker->command[0]) {

@@ -13,10 +13,12 @@
 #include <stddef.h>
 
 struct image {
-	char mount[64];		/* where it is mounted */
+	char mount[256];	/* where it is mounted */
 	bool mounted;
 };
 
+/* A template for mkstemp() and mkdtemp(), in TMPDIR or /tmp. */
+void mkw__image_temporary(char *path, size_t size, const char *what);
 /* Is it a type that can be made here? */
 bool mkw__image_known(const char *fstype);
 /* May there be images of that type? 0, or -1 with the reason in why. */

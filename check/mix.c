@@ -27,6 +27,8 @@
 #define SECTOR_WORDS 64u
 #define SMALL_WORDS (4u * 1024 / WORD)
 #define PACE_NS 2000u
+/* From so much of a file on most operations are in a part of it. */
+#define SKEW_WORDS (8u * 1024 * 1024 / WORD)
 
 struct profile {
 	const char *name;
@@ -158,7 +160,7 @@ const char *mkw__check_profile_unfit(const struct profile *p,
 
 /* ---- choosing one ----------------------------------------------------------- */
 
-static uint32_t below(struct worker *w, uint32_t n)
+uint32_t mkw__check_random(struct worker *w, uint32_t n)
 {
 	uint64_t z = (w->rng += UINT64_C(0x9e3779b97f4a7c15));
 
@@ -166,6 +168,25 @@ static uint32_t below(struct worker *w, uint32_t n)
 	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
 	z ^= z >> 31;
 	return (uint32_t)((z >> 32) * n >> 32);
+}
+
+static uint32_t below(struct worker *w, uint32_t n)
+{
+	return mkw__check_random(w, n);
+}
+
+void mkw__check_pause(struct worker *w)
+{
+	uint32_t dice = w->delay_ns ? below(w, 64) : 2;
+	struct timespec ts;
+
+	if (dice == 0) {
+		ts = (struct timespec){ 0, 0 };
+		ts.tv_nsec = (long)below(w, w->delay_ns);
+		nanosleep(&ts, NULL);
+	} else if (dice == 1) {
+		sched_yield();
+	}
 }
 
 static uint32_t tracked(unsigned phase, uint32_t word)
@@ -218,7 +239,7 @@ static void step_sectors(struct worker *w, const struct profile *p,
 	 * Only the first store after a page went matters; more would fill the log,
 	 * and take the processor from the direct writers.
 	 */
-	pause_until = w->log.recs[w->log.n - 1].start + PACE_NS;
+	pause_until = stamp() + PACE_NS;
 	do {
 		sched_yield();
 	} while (stamp() < pause_until);
@@ -301,6 +322,10 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 		step_sectors(w, p, phase);
 		return;
 	}
+	/* All over a large file nobody would ever meet. */
+	if (size > SKEW_WORDS && dice < 80)
+		word = (uint32_t)((uint64_t)word * below(w, SKEW_WORDS) / size +
+				  (uint64_t)(phase % 4) * (size / 4));
 	if (p->tail)
 		word += layout->words - size;
 	kind = choose(w, p);

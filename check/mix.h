@@ -7,6 +7,7 @@
 
 #include <signal.h>
 
+#include "check/late.h"
 #include "check/record.h"
 
 /*
@@ -34,6 +35,9 @@ struct worker {
 	uint32_t pages;		/* of the part used; 0: the profile's */
 	uint64_t rng;
 	uint64_t *buf;		/* OP_WORDS_MAX words, aligned for direct I/O */
+	struct late *late;	/* whose buffer it is then, by log.thread; or NULL */
+	uint32_t delay_ns;	/* the longest; 0: none */
+	bool bare;		/* nothing is recorded: to know what that costs */
 	_Atomic uint64_t done[OP_KINDS];
 	/* What it is in the middle of; for whoever wonders why it hangs. */
 	_Atomic int doing;	/* enum op_kind, or -1 */
@@ -49,6 +53,10 @@ const char *mkw__check_profile_name(const struct profile *p);
 const char *mkw__check_profile_unfit(const struct profile *p,
 				     const struct layout *layout,
 				     uint32_t direct_align);
+/* A number below n. */
+uint32_t mkw__check_random(struct worker *w, uint32_t n);
+/* Now and then a pause between two operations: up to w->delay_ns. */
+void mkw__check_pause(struct worker *w);
 /* One operation, chosen at random and recorded. */
 void mkw__check_step(struct worker *w, const struct profile *p,
 		     unsigned phase);

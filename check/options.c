@@ -169,6 +169,44 @@ static bool take_mem(struct options *o, const char *value)
 	       o->cfg.mem_bytes >= 16 << 20;
 }
 
+static bool take_file_size(struct options *o, const char *value)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	return parse_number(value, true, &o->cfg.file_bytes) &&
+	       o->cfg.file_bytes >= CHECK_FILE_MIN &&
+	       o->cfg.file_bytes <= CHECK_FILE_MAX &&
+	       o->cfg.file_bytes % page == 0;
+}
+
+#define DELAY_NS_MAX 100000000u
+
+static bool take_delay(struct options *o, const char *value)
+{
+	size_t digits = strspn(value, "0123456789");
+	const char *unit = value + digits;
+	uint64_t factor = !*unit || !strcmp(unit, "us") ? 1000 :
+			  !strcmp(unit, "ms") ? 1000000 :
+			  !strcmp(unit, "ns") ? 1 : 0;
+	char number[32];
+	uint64_t n;
+
+	if (!factor || digits >= sizeof(number))
+		return false;
+	memcpy(number, value, digits);
+	number[digits] = '\0';
+	if (!parse_number(number, false, &n) || n > DELAY_NS_MAX / factor)
+		return false;
+	o->cfg.delay_ns = (uint32_t)(n * factor);
+	return true;
+}
+
+static bool take_measure(struct options *o, const char *value)
+{
+	(void)value;
+	return o->cfg.measure = true;
+}
+
 static bool take_until_found(struct options *o, const char *value)
 {
 	(void)value;
@@ -233,7 +271,11 @@ static const struct option_def defs[] = {
 	{ "profile", "NAME", "dio-vs-mmap, hot, punch, truncate, ways, wide [all]",
 	  take_profile, "dio-vs-mmap, hot, punch, truncate, ways, wide or all",
 	  false },
-	{ "mem", "BYTES", "memory to record and judge with [128M]", take_mem,
+	{ "file-size", "BYTES", "of the file that is hammered; K, M [2M]",
+	  take_file_size, "a number of bytes from 1M to 128M, whole pages", false },
+	{ "delay", "TIME", "put delays into operations, up to TIME (500us, 2ms)",
+	  take_delay, "a time of at most 100ms, as in 500us", false },
+	{ "mem", "BYTES", "memory to record and judge with [140M or more]", take_mem,
 	  "a number of bytes, 16M or more", false },
 	{ "until-found", NULL, "end the random run at its first anomaly",
 	  take_until_found, NULL, false },
@@ -261,6 +303,7 @@ static const struct option_def defs[] = {
 	{ "bundle", "DIR", "minimise the first anomaly; page, history, program",
 	  take_bundle, NULL, false },
 	{ "help", NULL, "this", NULL, NULL, false },
+	{ "measure-recording", NULL, NULL, take_measure, NULL, false },
 };
 #define DEFS (sizeof(defs) / sizeof(defs[0]))
 
@@ -282,7 +325,7 @@ static void print_usage(const char *self)
 	for (unsigned i = 0; i < DEFS; i++) {
 		char left[40];
 
-		if (defs[i].engine && !have_engine())
+		if (!defs[i].help || (defs[i].engine && !have_engine()))
 			continue;
 		snprintf(left, sizeof(left), "--%s%s%s", defs[i].name,
 			 defs[i].value ? " " : "",

@@ -195,11 +195,30 @@ static void settle(struct worker *w, const struct step *s, struct rec *rec,
 	}
 }
 
+/* One in so many calls that have a buffer finds a page of it missing. */
+#define LATE_EVERY 16
+
+/* A page of the buffer comes late, now and then. */
+static bool make_late(struct worker *w, const struct step *s)
+{
+	uint32_t r;
+
+	if (!w->late || (!kind_reads(s->kind) && !kind_writes(s->kind)) ||
+	    s->kind == OP_LOAD || s->kind == OP_STORE ||
+	    mkw__check_random(w, LATE_EVERY))
+		return false;
+	r = mkw__check_random(w, s->words);
+	mkw__late_arm(w->late, w->log.thread, r * WORD,
+		      1 + mkw__check_random(w, w->delay_ns));
+	return true;
+}
+
 void mkw__check_do(struct worker *w, const struct step *s, unsigned phase)
 {
 	struct rec *rec = log_begin(&w->log, s->kind, s->word, s->words);
 	uint64_t start;
-	ssize_t got;
+	ssize_t got = 0;
+	bool late;
 
 	rec->way = (uint8_t)s->way;
 	/*
@@ -211,17 +230,30 @@ void mkw__check_do(struct worker *w, const struct step *s, unsigned phase)
 	if (!kind_reads(s->kind) && !kind_writes(s->kind) &&
 	    !kind_zeroes(s->kind))
 		rec->words = 0;
-	if (kind_writes(s->kind))
+	if (kind_writes(s->kind) && !w->bare)
 		fill(w, rec);
 	atomic_store_explicit(&w->doing, (int)s->kind, memory_order_relaxed);
-	start = stamp_begin();
-	got = call(w, s, rec);
-	rec->end = stamp_end();
-	rec->start = start;
+	late = make_late(w, s);
+	if (w->bare) {
+		call(w, s, rec);
+	} else {
+		start = stamp_begin();
+		got = call(w, s, rec);
+		rec->end = stamp_end();
+		rec->start = start;
+	}
 	atomic_store_explicit(&w->doing, -1, memory_order_relaxed);
+	if (late)
+		mkw__late_settle(w->late, w->log.thread);
+	/* It is the only one to write it. */
+	atomic_store_explicit(&w->done[s->kind],
+			      atomic_load_explicit(&w->done[s->kind],
+						   memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+	if (w->bare)
+		return;
 	settle(w, s, rec, got);
 	if (kind_reads(s->kind))
 		keep(w, rec, phase);
 	log_end(&w->log);
-	atomic_fetch_add_explicit(&w->done[s->kind], 1, memory_order_relaxed);
 }

@@ -8,8 +8,9 @@
  * stamp_end), what it touched, and for reads what was seen.
  *
  * Values tell where they come from: kind of operation, thread, number of the
- * operation in that thread, index of the word. So they are unique, never zero,
- * and a value found in the wrong place is noticed.
+ * operation in that thread, index of the word. So they are never zero, unique
+ * within 4 billion operations of a thread, which is hours, and a value found in
+ * the wrong place is noticed.
  *
  * Of every TRACK words one is *tracked*, another one in each epoch: loads and
  * stores touch only tracked words, and only these are judged. Larger operations
@@ -92,31 +93,40 @@ static inline void log_end(struct log *log)
 
 /* ---- values ------------------------------------------------------------ */
 
+/* 2 bits of kind, 6 of thread, 32 of number, VALUE_WORD_BITS of word. */
+#define VALUE_WORD_BITS 24
+
 static inline uint64_t value_make(enum op_kind kind, unsigned thread,
 				  uint64_t number, uint32_t word)
 {
-	return (uint64_t)kind << 60 | (uint64_t)thread << 54 | number << 20 |
-	       word;
+	uint64_t code = kind == OP_STORE ? 1 : kind == OP_WRITE ? 2 : 3;
+
+	return code << 62 | (uint64_t)thread << 56 |
+	       (number & UINT32_MAX) << VALUE_WORD_BITS | word;
 }
 
+/* Of what is no value of ours: OP_KINDS. */
 static inline enum op_kind value_kind(uint64_t v)
 {
-	return (enum op_kind)(v >> 60);
+	static const enum op_kind kinds[] = { OP_KINDS, OP_STORE, OP_WRITE,
+					      OP_DIRECT_WRITE };
+
+	return kinds[v >> 62];
 }
 
 static inline unsigned value_thread(uint64_t v)
 {
-	return (unsigned)(v >> 54) & 63;
+	return (unsigned)(v >> 56) & 63;
 }
 
-static inline uint64_t value_number(uint64_t v)
+static inline uint32_t value_number(uint64_t v)
 {
-	return v >> 20 & ((UINT64_C(1) << 34) - 1);
+	return (uint32_t)(v >> VALUE_WORD_BITS);
 }
 
 static inline uint32_t value_word(uint64_t v)
 {
-	return (uint32_t)v & ((1u << 20) - 1);
+	return (uint32_t)v & ((1u << VALUE_WORD_BITS) - 1);
 }
 
 static inline bool kind_reads(enum op_kind kind)

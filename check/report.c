@@ -11,6 +11,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -342,6 +343,28 @@ static void print_notes(const struct column *col)
 	}
 }
 
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Of --measure-recording. */
+static void print_shares(const struct column *col)
+{
+	double v[CHECK_PAIRS_MAX];
+	unsigned n = col->random.pairs;
+
+	if (!n)
+		return;
+	memcpy(v, col->random.recorded_share, n * sizeof(*v));
+	qsort(v, n, sizeof(*v), compare);
+	printf("%s: speed with recording to speed without, median of %u "
+	       "alternating rounds: %.3f (quartiles %.3f..%.3f)\n", col->label, n,
+	       v[n / 2], v[n / 4], v[n * 3 / 4]);
+}
+
 static void print_random(const struct column *col, const struct options *o)
 {
 	const struct check_result *res = &col->random;
@@ -355,6 +378,7 @@ static void print_random(const struct column *col, const struct options *o)
 						  col->atomic) ?
 				       "" : " (not counted as a failure)");
 	print_notes(col);
+	print_shares(col);
 	if (res->interrupted)
 		printf("%s: interrupted after %.1f s\n", col->label,
 		       (double)res->wall_ns / 1e9);

@@ -41,8 +41,11 @@
 
 #define EPOCH_NS 250000000u
 #define TAIL_BYTES (128u * 1024)
-#define FILE_BYTES (2048u * 1024)
+/* Of a larger file epochs are longer, since it takes longer to look at. */
+#define EPOCH_BYTES (8u << 20)
 #define LOG_RECS_MAX (1u << 17)
+/* Fewer make no race. */
+#define LOG_RECS_MIN 1024u
 /* What a file system may keep for itself of an empty file. */
 #define BLOCKS_SLACK (128 * 1024)
 /* Epochs between looks at the file's blocks, which cost it all its data. */
@@ -63,12 +66,14 @@ struct run {
 	uint64_t *ways[3];	/* the file as mapped, read, directly read */
 	bool stuck;
 	int64_t blocks_empty;	/* of the file when it was one hole */
+	struct late *late;	/* of cfg->delay_ns, where it can be had */
 
 	pthread_mutex_t mutex;	/* of epoch, profile, phase, parked */
 	pthread_cond_t go;
 	unsigned epoch;		/* that the threads may run; 0: none yet */
 	const struct profile *profile;
 	unsigned phase;
+	bool bare;		/* the epoch is not recorded */
 	_Atomic bool stop, quit;
 	pthread_cond_t came;	/* one more is parked */
 	unsigned parked;
@@ -140,20 +145,30 @@ static void *hammer(void *p)
 		seen = run->epoch;
 		profile = run->profile;
 		phase = run->phase;
+		w->bare = run->bare;
 		pthread_mutex_unlock(&run->mutex);
 		if (atomic_load(&run->quit))
 			return NULL;
-		pin(w->log.thread, seen);
+		/* Pairs of a measurement are to be alike. */
+		pin(w->log.thread, seen + run->cfg->measure);
 		while (!atomic_load_explicit(&run->stop, memory_order_relaxed)) {
 			if (!log_has_room(&w->log) ||
 			    atomic_load(&w->no_space)) {
 				sem_post(&hurry);
 				break;
 			}
+			mkw__check_pause(w);
 			mkw__check_step(w, profile, phase);
 		}
 		park(run);
 	}
+}
+
+static uint64_t epoch_ns(const struct run *run)
+{
+	uint64_t n = run->cfg->file_bytes / EPOCH_BYTES;
+
+	return EPOCH_NS * (n ? n : 1);
 }
 
 static struct timespec to_timespec(uint64_t ns)
@@ -225,7 +240,7 @@ static bool hammer_epoch(struct run *run, uint64_t until)
 		;
 	run->before_ns = run->res->hammer_ns;
 	run->began = stamp();
-	end = run->began + EPOCH_NS;
+	end = run->began + epoch_ns(run);
 	if (end > until)
 		end = until;
 	pthread_mutex_lock(&run->mutex);
@@ -504,6 +519,13 @@ static void *attend(void *arg)
 			;
 		if (atomic_load(&run->quit))
 			return NULL;
+		if (run->bare) {
+			quiet_do(run, OP_TRUNCATE, run->layout.words, 0);
+			rewrite(run, 0, run->layout.words);
+			clear_logs(run);
+			park(run);
+			continue;
+		}
 		run->quiet_err = judge(run);
 		if (!run->quiet_err) {
 			check_past_end(run);
@@ -609,19 +631,95 @@ static bool probe(struct run *run, enum op_kind kind, int err)
 }
 
 /*
+ * The quiet thread reads the file in three ways and may write it twice, in pieces
+ * of the longest operation; and some more around its end.
+ */
+static uint32_t quiet_recs(const struct check_config *cfg)
+{
+	return (uint32_t)(6 * cfg->file_bytes / (OP_WORDS_MAX * WORD)) + 256;
+}
+
+static uint32_t quiet_vals(const struct check_config *cfg)
+{
+	return (uint32_t)(3 * cfg->file_bytes / WORD / TRACK) + 16384;
+}
+
+/* Of the file's size: what it was, three looks at it, the quiet thread's log. */
+static uint64_t fixed_bytes(const struct check_config *cfg)
+{
+	/* A value read is judged as one of its word's operations. */
+	return 4 * cfg->file_bytes + quiet_vals(cfg) * UINT64_C(16) +
+	       quiet_recs(cfg) * sizeof(struct rec) + (4 << 20);
+}
+
+/*
  * Records of a log, so that all logs and what judging them takes keep within the
  * memory given: four values a record, its place in the order, and references from
- * the sectors that it touches, a few for the common ones.
+ * the sectors that it touches, a few for the common ones. 0: there is not enough.
  */
-static uint32_t log_recs(const struct check_config *cfg)
+static uint32_t log_recs(const struct check_config *cfg, uint64_t *need)
 {
 	const size_t per_rec = sizeof(struct rec) + 4 * sizeof(uint64_t) + 128;
-	uint64_t n = cfg->mem_bytes / (cfg->threads + 1) / per_rec;
+	uint64_t fixed = fixed_bytes(cfg), n;
+	uint64_t mem = cfg->mem_bytes ? cfg->mem_bytes : fixed + (128 << 20);
 
-	/* The quiet thread reads and writes the file a few times over. */
-	if (n < 4096)
-		n = 4096;
+	*need = fixed + cfg->threads * LOG_RECS_MIN * UINT64_C(1) * per_rec;
+	if (mem < *need)
+		return 0;
+	n = (mem - fixed) / cfg->threads / per_rec;
 	return n > LOG_RECS_MAX ? LOG_RECS_MAX : (uint32_t)n;
+}
+
+/*
+ * A log's memory, all there: a page fault while recording would cost more than the
+ * operation.
+ */
+static bool make_log(struct log *log, uint32_t recs, uint32_t vals)
+{
+	log->recs_max = recs;
+	log->vals_max = vals;
+	log->recs = calloc(recs, sizeof(*log->recs));
+	log->vals = calloc(vals, sizeof(*log->vals));
+	if (!log->recs || !log->vals)
+		return false;
+	memset(log->recs, 0xff, recs * sizeof(*log->recs));
+	memset(log->vals, 0xff, vals * sizeof(*log->vals));
+	return true;
+}
+
+/* The worker's log and buffer. False: no memory. */
+static bool make_worker(struct run *run, unsigned i, uint32_t recs)
+{
+	const struct check_config *cfg = run->cfg;
+	struct worker *w = &run->workers[i];
+	bool quiet = i == cfg->threads;
+
+	w->layout = &run->layout;
+	w->kinds = cfg->kinds ? cfg->kinds : ~0u;
+	w->pages = cfg->pages;
+	w->target = &run->target;
+	w->rng = cfg->seed * 1000003 + i * 7919;
+	w->log.thread = (uint8_t)i;
+	atomic_store(&w->doing, -1);
+	w->can_punch = true;
+	w->can_zero = true;
+	if (!make_log(&w->log, quiet ? quiet_recs(cfg) : recs,
+		      quiet ? quiet_vals(cfg) : 4 * recs))
+		return false;
+	if (!quiet) {
+		w->delay_ns = cfg->delay_ns;
+		w->late = run->late;
+	}
+	if (w->late) {
+		w->buf = mkw__late_buf(w->late, i);
+		return true;
+	}
+	if (posix_memalign((void **)&w->buf, 64 * 1024, OP_WORDS_MAX * WORD)) {
+		w->buf = NULL;
+		return false;
+	}
+	memset(w->buf, 0, OP_WORDS_MAX * WORD);
+	return true;
 }
 
 static int prepare(struct run *run)
@@ -629,13 +727,32 @@ static int prepare(struct run *run)
 	const struct check_config *cfg = run->cfg;
 	struct target *t = &run->target;
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint32_t recs;
+	uint64_t need;
+	char why[256];
 	size_t size;
 	int err;
 
 	run->layout.page_words = (uint32_t)(page / WORD);
-	run->layout.body = (FILE_BYTES - TAIL_BYTES) / WORD;
-	run->layout.words = FILE_BYTES / WORD;
-	size = FILE_BYTES;
+	size = (size_t)cfg->file_bytes;
+	run->layout.body = (uint32_t)((size - TAIL_BYTES) / WORD);
+	run->layout.words = (uint32_t)(size / WORD);
+	recs = log_recs(cfg, &need);
+	if (!recs) {
+		snprintf(run->res->error, sizeof(run->res->error),
+			 "%u threads on a file of %" PRIu64 " KiB take more "
+			 "memory than --mem allows; it would have to be %" PRIu64
+			 "M", cfg->threads, cfg->file_bytes >> 10,
+			 (need >> 20) + 1);
+		return -EINVAL;
+	}
+	if (cfg->delay_ns) {
+		run->late = mkw__late_open(cfg->threads, OP_WORDS_MAX * WORD,
+					   why, sizeof(why));
+		if (!run->late)
+			note(run, "delays only between operations, not inside of "
+			     "them: %s%s\n", why, "");
+	}
 	run->workers = calloc(cfg->threads + 1, sizeof(*run->workers));
 	run->threads = calloc(cfg->threads, sizeof(*run->threads));
 	run->logs = calloc(cfg->threads + 1, sizeof(*run->logs));
@@ -659,30 +776,9 @@ static int prepare(struct run *run)
 	run->res->atomic = t->ops->atomic;
 	if (t->note[0])
 		note(run, "%s%s\n", t->note, "");
-	for (unsigned i = 0; i <= cfg->threads; i++) {
-		struct worker *w = &run->workers[i];
-
-		w->layout = &run->layout;
-		w->kinds = cfg->kinds ? cfg->kinds : ~0u;
-		w->pages = cfg->pages;
-		w->target = t;
-		w->rng = cfg->seed * 1000003 + i * 7919;
-		w->log.thread = (uint8_t)i;
-		w->log.recs_max = log_recs(cfg);
-		w->log.vals_max = 4 * w->log.recs_max;
-		w->log.recs = calloc(w->log.recs_max, sizeof(*w->log.recs));
-		w->log.vals = calloc(w->log.vals_max, sizeof(*w->log.vals));
-		atomic_store(&w->doing, -1);
-		if (!w->log.recs || !w->log.vals ||
-		    posix_memalign((void **)&w->buf, 64 * 1024,
-				   OP_WORDS_MAX * WORD)) {
-			w->buf = NULL;
+	for (unsigned i = 0; i <= cfg->threads; i++)
+		if (!make_worker(run, i, recs))
 			goto no_memory;
-		}
-		memset(w->buf, 0, OP_WORDS_MAX * WORD);
-		w->can_punch = true;
-		w->can_zero = true;
-	}
 	if (!probe(run, OP_PUNCH, t->ops->fallocate(t, FALLOC_PUNCH, 0,
 						   (off_t)page)))
 		for (unsigned i = 0; i <= cfg->threads; i++)
@@ -710,8 +806,10 @@ static void dispose(struct run *run)
 	for (unsigned i = 0; run->workers && i <= run->cfg->threads; i++) {
 		free(run->workers[i].log.recs);
 		free(run->workers[i].log.vals);
-		free(run->workers[i].buf);
+		if (!run->workers[i].late)
+			free(run->workers[i].buf);
 	}
+	mkw__late_close(run->late);
 	free(run->workers);
 	free(run->threads);
 	free(run->logs);
@@ -737,6 +835,29 @@ static bool enough(const struct run *run)
 	return run->cfg->epochs && res->epochs >= run->cfg->epochs;
 }
 
+static uint64_t ops_so_far(const struct run *run)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < run->cfg->threads; i++)
+		for (unsigned k = 0; k < OP_KINDS; k++)
+			n += atomic_load(&run->workers[i].done[k]);
+	return n;
+}
+
+/* cfg->measure: the epoch's speed, of which every second one is bare. */
+static void note_speed(struct run *run, uint64_t ops, uint64_t ns,
+		       double *bare_speed)
+{
+	struct check_result *res = run->res;
+	double speed = ns ? (double)(ops_so_far(run) - ops) / (double)ns : 0;
+
+	if (run->bare)
+		*bare_speed = speed;
+	else if (*bare_speed > 0 && res->pairs < CHECK_PAIRS_MAX)
+		res->recorded_share[res->pairs++] = speed / *bare_speed;
+}
+
 /* Epochs until the time is up. 0 or a negative errno. */
 static int epochs(struct run *run)
 {
@@ -746,11 +867,13 @@ static int epochs(struct run *run)
 	uint64_t until = start + (uint64_t)(cfg->seconds * 1e9);
 	const struct profile *skipped = NULL;
 	unsigned turn = 0;
+	double bare_speed = 0;
 
 	do {
+		uint64_t ops = ops_so_far(run), hammered = res->hammer_ns;
 		const struct profile *p = cfg->profile ?
 				mkw__check_profile_find(cfg->profile) :
-				mkw__check_profile(turn++);
+				mkw__check_profile(turn);
 		const char *why = mkw__check_profile_unfit(p, &run->layout,
 						run->target.direct_align);
 
@@ -761,13 +884,20 @@ static int epochs(struct run *run)
 			skipped = p;
 			if (cfg->profile)
 				return 0;
+			turn++;
 			continue;
 		}
+		/* Of two epochs alike the first is bare. */
+		run->bare = cfg->measure && !run->bare;
+		turn += !run->bare;
 		run->profile = p;
 		run->phase = (unsigned)(cfg->seed + res->epochs) % TRACK;
 		progress(run, start, false);
 		if (!hammer_epoch(run, until))
 			return 0;
+		if (cfg->measure)
+			note_speed(run, ops, res->hammer_ns - hammered,
+				   &bare_speed);
 		res->epochs++;
 		sem_post(&run->rest);
 		if (!wait_parked(run, 1))
@@ -784,7 +914,7 @@ static int epochs(struct run *run)
 			snprintf(res->error, sizeof(res->error),
 				 "%s: the file system is full; a check needs "
 				 "about %u MiB", cfg->dir,
-				 4 * FILE_BYTES >> 20);
+				 (unsigned)(4 * cfg->file_bytes >> 20));
 			return -ENOSPC;
 		}
 	} while (!mkw__check_interrupted() && stamp() < until && !enough(run));

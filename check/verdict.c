@@ -228,15 +228,15 @@ static int spread(struct verdict *v)
 static struct rec *find_rec(const struct history *h, uint64_t value)
 {
 	unsigned thread = value_thread(value);
-	uint64_t number = value_number(value);
 	const struct log *log;
+	uint32_t at;
 
 	if (thread >= h->n_logs)
 		return NULL;
 	log = &h->logs[thread];
-	if (number < log->base || number - log->base >= log->n)
-		return NULL;
-	return &log->recs[number - log->base];
+	/* Numbers wrap around. */
+	at = value_number(value) - (uint32_t)log->base;
+	return at < log->n ? &log->recs[at] : NULL;
 }
 
 /* A value that was written into this word in an earlier epoch. */
@@ -244,7 +244,8 @@ static bool is_old(const struct history *h, uint64_t value, uint32_t word)
 {
 	return kind_writes(value_kind(value)) && value_word(value) == word &&
 	       value_thread(value) < h->n_logs &&
-	       value_number(value) < h->logs[value_thread(value)].base;
+	       (int32_t)(value_number(value) -
+			 (uint32_t)h->logs[value_thread(value)].base) < 0;
 }
 
 static const char *describe(const struct history *h, const struct rec *rec,
@@ -469,7 +470,7 @@ static bool contradict(const struct rec *read, const struct source *x,
 static unsigned add_source(const struct history *h, struct source *list,
 			   unsigned n, uint64_t value)
 {
-	uint64_t id = value >> 20;
+	uint64_t id = value >> VALUE_WORD_BITS;
 	enum op_kind kind = value_kind(value);
 	const struct rec *rec;
 

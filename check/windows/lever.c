@@ -27,8 +27,7 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
-/* A descriptor that is served faults of system calls too, or a negative errno. */
-static int open_uffd(void)
+int mkw__lever_uffd(void)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
@@ -54,7 +53,7 @@ static int open_uffd(void)
 
 int mkw__lever_probe(char *why, size_t size)
 {
-	int fd = open_uffd();
+	int fd = mkw__lever_uffd();
 
 	if (fd >= 0) {
 		close(fd);
@@ -106,7 +105,7 @@ int mkw__lever_open(struct lever *lv, const void *content, size_t len,
 	memcpy(lv->content, content, len);
 	/* A huge page would supply what is to be missing. Absent: no matter. */
 	madvise(lv->buf, len, MADV_NOHUGEPAGE);
-	lv->fd = open_uffd();
+	lv->fd = mkw__lever_uffd();
 	if (lv->fd < 0)
 		return lv->fd;
 	if (pipe2(lv->stop, O_CLOEXEC))

@@ -30,6 +30,11 @@ struct lever {
  */
 int mkw__lever_probe(char *why, size_t size);
 /*
+ * A userfaultfd that is told of faults inside of system calls, too; it does not
+ * block. Or a negative errno.
+ */
+int mkw__lever_uffd(void);
+/*
  * len, a multiple of the page, bytes of content (copied), of which the page
  * that holds the byte at hold is missing. 0 or a negative errno.
  */

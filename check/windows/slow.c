@@ -218,8 +218,7 @@ static int start_server(struct slow *slow, int image)
 		return -1;
 	sem_init(&slow->gate->held, 1, 0);
 	sem_init(&slow->gate->go, 1, 0);
-	snprintf(slow->backing, sizeof(slow->backing),
-		 "/tmp/mkwrite-slow-XXXXXX");
+	mkw__image_temporary(slow->backing, sizeof(slow->backing), "slow");
 	fd = mkostemp(slow->backing, O_CLOEXEC);
 	if (fd < 0)
 		return -1;

@@ -28,7 +28,7 @@ struct slow_gate {
 
 struct slow {
 	struct image image;
-	char backing[64];	/* mount point of the server: a file */
+	char backing[256];	/* mount point of the server: a file */
 	struct slow_gate *gate;
 	pid_t server;
 	char why[256];		/* there is none: the reason */

@@ -26,12 +26,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "check/interrupt.h"
+#include "check/late.h"
+#include "check/record.h"
 #include "check/report.h"
 #include "core/testing.h"
 
@@ -334,6 +338,10 @@ static const char *dir(void)
 	return d ? d : ".";
 }
 
+/* Of run(); 0: none, or as always. */
+static uint32_t delay_ns;
+static uint64_t file_bytes;
+
 /* Runs until a class of the set (bits) was seen, or as long as is reasonable. */
 static struct check_result *run(const struct target_ops *ops, enum bug bug,
 				unsigned epochs, unsigned until)
@@ -347,6 +355,9 @@ static struct check_result *run(const struct target_ops *ops, enum bug bug,
 	cfg.seconds = 60;
 	cfg.epochs = epochs;
 	cfg.until = until;
+	cfg.delay_ns = delay_ns;
+	if (file_bytes)
+		cfg.file_bytes = file_bytes;
 	/* The fake is fast, and what is recorded has to be judged. */
 	if (ops == &fake_ops)
 		cfg.threads = 3;
@@ -535,6 +546,85 @@ static void hanging_target(void **state)
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* Pages of buffers that come late make no anomaly, and hide none. */
+static void delays(void **state)
+{
+	struct check_result *res;
+	char why[256];
+
+	(void)state;
+	if (mkw__lever_probe(why, sizeof(why))) {
+		print_message("skipped: %s\n", why);
+		skip();
+	}
+	delay_ns = 300000;
+	res = run(&fake_ops, BUG_NONE, ROTA, 0);
+	if (!clean(res))
+		print_anomalies(res);
+	assert_true(clean(res));
+	assert_string_equal(res->notes, "");
+	expect_class(BUG_DROPS_WRITES, CHECK_LOST_WRITE, ALSO(STALE_READ));
+	delay_ns = 0;
+}
+
+/* What they hold is what was there, whoever touches them first. */
+static void late_pages(void **state)
+{
+	char why[256];
+	struct late *late;
+	uint64_t *buf, began;
+	int ends[2];
+
+	(void)state;
+	if (mkw__lever_probe(why, sizeof(why))) {
+		print_message("skipped: %s\n", why);
+		skip();
+	}
+	late = mkw__late_open(2, 64 * 1024, why, sizeof(why));
+	assert_non_null(late);
+	buf = mkw__late_buf(late, 1);
+	assert_int_equal((uintptr_t)buf % (64 * 1024), 0);
+	assert_int_equal(pipe(ends), 0);
+	for (unsigned i = 0; i < 8192; i++)
+		buf[i] = i;
+	for (unsigned i = 0; i < 8; i++) {
+		size_t at = i * 1024u;
+		uint64_t got;
+
+		mkw__late_arm(late, 1, at * 8, 2000000);
+		began = stamp();
+		/* By a system call, by hand, or not at all. */
+		if (i % 3 == 0) {
+			assert_int_equal(write(ends[1], &buf[at], 8), 8);
+			assert_int_equal(read(ends[0], &got, 8), 8);
+			assert_int_equal(got, at);
+		} else if (i % 3 == 1) {
+			assert_int_equal(*(volatile uint64_t *)&buf[at], at);
+		}
+		assert_true(i % 3 == 2 || stamp() - began >= 2000000);
+		mkw__late_settle(late, 1);
+	}
+	for (unsigned i = 0; i < 8192; i++)
+		assert_int_equal(buf[i], i);
+	close(ends[0]);
+	close(ends[1]);
+	mkw__late_close(late);
+}
+
+/* A larger file is one like any other. */
+static void large_file(void **state)
+{
+	struct check_result *res;
+
+	(void)state;
+	file_bytes = 16 << 20;
+	res = run(&fake_ops, BUG_NONE, 4, 0);
+	if (!clean(res))
+		print_anomalies(res);
+	assert_true(clean(res));
+	file_bytes = 0;
 }
 
 /* ---- the engine, and bugs in it ----------------------------------------------- */
@@ -760,6 +850,15 @@ static void command_line(void **state)
 	assert_int_equal(COMMAND("--fs", "ext4", "."), 2);
 	assert_int_equal(COMMAND("--profile", "dull", "."), 2);
 	assert_int_equal(COMMAND("--mem", "1M", "."), 2);
+	assert_int_equal(COMMAND("--file-size", "1000", "."), 2);
+	assert_int_equal(COMMAND("--file-size", "1G", "."), 2);
+	assert_int_equal(COMMAND("--delay", "1h", "."), 2);
+	assert_int_equal(COMMAND("--delay", "us", "."), 2);
+	assert_int_equal(COMMAND("--delay", "1000ms", "."), 2);
+	/* What is asked for cannot be had with so little. */
+	assert_int_equal(COMMAND("--mem", "16M", "--threads", "60",
+				 "--file-size", "64M", "--window", "none",
+				 "--seconds", "1", dir()), 2);
 
 	status = COMMAND("--target", "kernel", "--seconds", "0.5", "--threads",
 			 "3", "--window", "none", "--json", json, dir());
@@ -774,6 +873,149 @@ static void command_line(void **state)
 		assert_int_equal(status, 0);
 	else
 		assert_int_equal(status, 1);
+}
+
+/* In kB, from /proc/self/status. */
+static long status_kb(const char *name)
+{
+	char line[256];
+	long kb = -1;
+	FILE *f = fopen("/proc/self/status", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, strlen(name)))
+			kb = atol(line + strlen(name) + 1);
+	if (f)
+		fclose(f);
+	return kb;
+}
+
+static void quiet_stdout(void)
+{
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	dup2(fd, 1);
+	close(fd);
+}
+
+/* With so many threads the logs want more, and are kept short. */
+static void memory_is_bounded(void **state)
+{
+	const long mem_kb = 48 << 10, slack_kb = 12 << 10;
+	int status;
+	pid_t pid;
+
+	(void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	print_message("skipped: a sanitizer takes memory of its own\n");
+	skip();
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+	print_message("skipped: a sanitizer takes memory of its own\n");
+	skip();
+#endif
+#endif
+	pid = fork();
+	if (!pid) {
+		int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+		long before, peak;
+		int end;
+
+		/* The peak begins anew. */
+		if (fd < 0 || write(fd, "5", 1) != 1)
+			_exit(77);
+		before = status_kb("VmRSS");
+		quiet_stdout();
+		end = COMMAND("--target", "kernel", "--window", "none", "--mem",
+			      "48M", "--threads", "12", "--seconds", "3", dir());
+		peak = status_kb("VmHWM") - before;
+		if (peak > mem_kb + slack_kb)
+			fprintf(stderr, "%ld kB with --mem 48M\n", peak);
+		_exit(end > 1 || before < 0 ? 2 : peak > mem_kb + slack_kb);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77) {
+		print_message("skipped: no /proc/self/clear_refs\n");
+		skip();
+	}
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static unsigned loops_over(const char *path)
+{
+	char cmd[400], line[32];
+	FILE *f;
+
+	snprintf(cmd, sizeof(cmd), "cat /sys/block/loop*/loop/backing_file "
+		 "2>/dev/null | grep -c '^%s'", path);
+	f = popen(cmd, "r");
+	assert_non_null(f);
+	assert_non_null(fgets(line, sizeof(line), f));
+	pclose(f);
+	return (unsigned)atoi(line);
+}
+
+/*
+ * Interrupted at any moment it prints what it has, and leaves no file, device,
+ * mount or process. (When the signal comes is chance; whenever that is.)
+ */
+static void interrupted_anywhere(void **state)
+{
+	static const unsigned when_ms[] = { 5, 60, 200, 500, 1100, 2500 };
+	char tmp[] = "/tmp/mkwrite-test-XXXXXX", cmd[300];
+
+	(void)state;
+	assert_non_null(mkdtemp(tmp));
+	setenv("TMPDIR", tmp, 1);
+	/* Whoever outlives its parent is ours. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	for (unsigned i = 0; i < sizeof(when_ms) / sizeof(when_ms[0]); i++) {
+		struct timespec ts = { when_ms[i] / 1000,
+				       when_ms[i] % 1000 * 1000000L };
+		bool fs = i % 2 && geteuid() == 0;
+		int status, ready[2];
+		pid_t pid;
+		char byte;
+
+		assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+		pid = fork();
+		if (!pid) {
+			quiet_stdout();
+			/* Before it may come. */
+			mkw__check_catch(NULL);
+			if (write(ready[1], "", 1) != 1)
+				_exit(9);
+			if (fs)
+				_exit(COMMAND("--fs", "ext4", "--seconds", "30"));
+			_exit(COMMAND("--seconds", "30", "--window",
+				      i == 4 ? "write-read,self-direct-read-page" :
+					       "none", dir()));
+		}
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+		nanosleep(&ts, NULL);
+		kill(pid, i == 3 ? SIGTERM : SIGINT);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status));
+		assert_in_range(WEXITSTATUS(status), 0, 2);
+		/* Killed servers and windows may take a moment. */
+		for (unsigned n = 0; n < 3000; n++) {
+			ts = (struct timespec){ 0, 10000000 };
+			if (waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD &&
+			    !loops_over(tmp))
+				break;
+			assert_true(n < 2999);
+			nanosleep(&ts, NULL);
+		}
+		close(ready[0]);
+		close(ready[1]);
+	}
+	prctl(PR_SET_CHILD_SUBREAPER, 0);
+	unsetenv("TMPDIR");
+	/* It has to be empty. */
+	snprintf(cmd, sizeof(cmd), "ls -A %s; rmdir %s", tmp, tmp);
+	assert_int_equal(system(cmd), 0);
 }
 
 /* Nothing is left behind, by all of the above. */
@@ -806,6 +1048,9 @@ int main(void)
 		cmocka_unit_test(stray_state),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(hanging_target),
+		cmocka_unit_test(delays),
+		cmocka_unit_test(late_pages),
+		cmocka_unit_test(large_file),
 		cmocka_unit_test(sound_engine),
 		cmocka_unit_test(engine_direct_write_leaves_frames),
 		cmocka_unit_test(engine_direct_write_drops_frames),
@@ -815,6 +1060,8 @@ int main(void)
 		cmocka_unit_test(bundle),
 		cmocka_unit_test(kernel_runs),
 		cmocka_unit_test(command_line),
+		cmocka_unit_test(memory_is_bounded),
+		cmocka_unit_test(interrupted_anywhere),
 		cmocka_unit_test(no_files_left),
 	};
 
