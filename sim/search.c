@@ -31,6 +31,9 @@
  *     what may be read, so it is a touch, too (SIM_O_CLOCK): ends commute with
  *     ends, beginnings with beginnings.
  *
+ * A run repeats the one before it up to its last branch, and what is known of those
+ * steps - touches, edges, clocks - is kept: they are neither recorded nor analysed again.
+ *
  * The other two ways leave the reduction out. SIM_BOUNDED prunes by the number of
  * preemptions alone; who has to wait is switched from for nothing.
  */
@@ -69,9 +72,18 @@ struct step {
 	uint16_t clock[TASKS];
 };
 
+/* The last steps that touched it, from 1. A reader or adder: since the last write. */
 struct object {
-	uint64_t object, run;
-	uint16_t write, read[TASKS], add[TASKS];	/* last steps, from 1 */
+	uint64_t object;		/* 0: a free place */
+	uint32_t readers, adders;	/* sets of tasks */
+	uint16_t write, read[TASKS], add[TASKS];
+};
+
+/* What look_up() has changed of an object, to be taken back. */
+struct change {
+	uint32_t readers, adders;	/* as they were */
+	uint16_t at, number, step;	/* what number was, and who changed it */
+	uint8_t mode, task;		/* which number; mode 0: the object is new */
 };
 
 static struct {
@@ -86,7 +98,8 @@ static struct {
 	struct sim_touched touched[TOUCHES_MAX];
 	struct step pending[TASKS];	/* edges of each task's next step */
 	struct object object[OBJECTS];
-	uint64_t run;
+	struct change *change;		/* by steps, the last of them last */
+	size_t changes, changes_max;
 } s;
 
 /* ---- the run ---------------------------------------------------------- */
@@ -94,6 +107,12 @@ static struct {
 uint32_t sim_search_step(void)
 {
 	return s.active && s.steps ? s.steps - 1 : UINT32_MAX - 1;
+}
+
+/* Is this step, from 0, the same as in the run before? */
+static bool is_known(unsigned step)
+{
+	return step + 1 < s.prefix;
 }
 
 static void edge(unsigned task, uint32_t step, bool after_all)
@@ -120,6 +139,8 @@ void sim_search_after(uint32_t number)
 	/* None, or this one, or one before the search began. */
 	if (!s.active || !s.steps || number >= s.steps - 1)
 		return;
+	if (is_known(s.steps - 1))
+		return;
 	now = &s.step[s.steps - 1];
 	if (now->edges == EDGES_MAX)
 		now->after_all = true;
@@ -133,6 +154,10 @@ static void end_step(void)
 	const struct sim_touched *log;
 	unsigned n;
 
+	if (s.steps && is_known(s.steps - 1)) {
+		s.touches += s.step[s.steps - 1].n;
+		return;
+	}
 	log = sim_log_end(&n);
 	if (!s.steps)
 		return;
@@ -149,9 +174,13 @@ static void begin_step(unsigned task)
 	struct step *p = &s.pending[task];
 
 	p->task = (uint8_t)task;
-	s.step[s.steps++] = *p;
+	if (!is_known(s.steps)) {
+		s.step[s.steps] = *p;
+		sim_recording = s.opt.how == SIM_REDUCED && !s.opt.blind;
+		sim_log_step();
+	}
+	s.steps++;
 	*p = (struct step){ 0 };
-	sim_log_step();
 }
 
 /* Who sleeps below a node whose step has just ended. */
@@ -243,7 +272,6 @@ void sim_search_start(void)
 	if (sim_config()->scheduler != &s.scheduler)
 		return;
 	s.active = true;
-	sim_recording = s.opt.how == SIM_REDUCED;
 	sim_log_step();
 }
 
@@ -258,19 +286,53 @@ void sim_search_stop(void)
 
 /* ---- races ------------------------------------------------------------ */
 
-static struct object *object_of(uint64_t name)
+static unsigned object_of(uint64_t name)
 {
-	for (unsigned i = (unsigned)((name * 0x9e3779b97f4a7c15u) >> 49);; i++) {
-		struct object *o = &s.object[i & (OBJECTS - 1)];
+	unsigned i = (unsigned)((name * 0x9e3779b97f4a7c15u) >> 49);
 
-		if (o->run == s.run && o->object == name)
-			return o;
-		if (o->run != s.run) {
-			memset(o, 0, sizeof(*o));
-			o->object = name;
-			o->run = s.run;
-			return o;
+	while (s.object[i].object && s.object[i].object != name)
+		i = (i + 1) % OBJECTS;
+	return i;
+}
+
+/* The step is about to change one of the object's numbers. */
+static void note(unsigned at, unsigned mode, unsigned task, uint16_t number,
+		 uint16_t step)
+{
+	const struct object *o = &s.object[at];
+
+	if (s.changes == s.changes_max) {
+		s.changes_max = s.changes_max ? 2 * s.changes_max : 4096;
+		s.change = realloc(s.change, s.changes_max * sizeof(*s.change));
+		if (!s.change) {
+			fprintf(stderr, "mkwrite-sim: no memory for the search\n");
+			exit(2);
 		}
+	}
+	s.change[s.changes++] = (struct change){
+		.readers = o->readers, .adders = o->adders, .at = (uint16_t)at,
+		.number = number, .step = step, .mode = (uint8_t)mode,
+		.task = (uint8_t)task,
+	};
+}
+
+/* Forgets the touches of all steps from this one, from 0, on. */
+static void forget_touches(unsigned step)
+{
+	for (; s.changes && s.change[s.changes - 1].step > step; s.changes--) {
+		const struct change *c = &s.change[s.changes - 1];
+		struct object *o = &s.object[c->at];
+
+		if (!c->mode)
+			o->object = 0;
+		else if (c->mode & SIM_WRITE)
+			o->write = c->number;
+		else if (c->mode & SIM_READ)
+			o->read[c->task] = c->number;
+		else
+			o->add[c->task] = c->number;
+		o->readers = c->readers;
+		o->adders = c->adders;
 	}
 }
 
@@ -291,25 +353,37 @@ static void earlier_add(uint16_t number)
 
 static void look_up(const struct sim_touched *t, uint16_t number, unsigned task)
 {
-	struct object *o = object_of(t->object);
+	unsigned at = object_of(t->object);
+	struct object *o = &s.object[at];
 
-	earlier_add(o->write);
-	for (unsigned q = 0; q < TASKS; q++) {
-		if (sim_modes_conflict(t->mode, SIM_READ))
-			earlier_add(o->read[q]);
-		if (sim_modes_conflict(t->mode, SIM_ADD))
-			earlier_add(o->add[q]);
+	if (!o->object) {
+		*o = (struct object){ 0 };
+		note(at, 0, 0, 0, number);
+		o->object = t->object;
 	}
+	earlier_add(o->write);
+	if (sim_modes_conflict(t->mode, SIM_READ))
+		for (uint32_t q = o->readers; q; q &= q - 1)
+			earlier_add(o->read[lowest(q)]);
+	if (sim_modes_conflict(t->mode, SIM_ADD))
+		for (uint32_t q = o->adders; q; q &= q - 1)
+			earlier_add(o->add[lowest(q)]);
 	if (t->mode & SIM_WRITE) {
-		memset(o->read, 0, sizeof(o->read));
-		memset(o->add, 0, sizeof(o->add));
+		note(at, SIM_WRITE, 0, o->write, number);
+		o->readers = o->adders = 0;
 		o->write = number;
 		return;
 	}
-	if (t->mode & SIM_READ)
+	if (t->mode & SIM_READ) {
+		note(at, SIM_READ, task, o->read[task], number);
+		o->readers |= 1u << task;
 		o->read[task] = number;
-	if (t->mode & SIM_ADD)
+	}
+	if (t->mode & SIM_ADD) {
+		note(at, SIM_ADD, task, o->add[task], number);
+		o->adders |= 1u << task;
 		o->add[task] = number;
+	}
 }
 
 static void join(struct step *st, const struct step *other)
@@ -360,13 +434,16 @@ static int descending(const void *a, const void *b)
 	return *(const uint16_t *)b - *(const uint16_t *)a;
 }
 
-/* Clocks of all steps; races of those that this run was the first to make. */
+/* Clocks and races of the steps that this run was the first to make. */
 static void analyse(void)
 {
+	unsigned from = s.prefix ? s.prefix - 1 : 0;
 	uint16_t last[TASKS] = { 0 };
 
-	s.run++;
-	for (unsigned i = 0; i < s.steps; i++) {
+	forget_touches(from);
+	for (unsigned i = 0; i < from; i++)
+		last[s.step[i].task] = (uint16_t)(i + 1);
+	for (unsigned i = from; i < s.steps; i++) {
 		struct step *st = &s.step[i];
 		unsigned task = st->task;
 
@@ -387,8 +464,7 @@ static void analyse(void)
 
 			if (before(j, i))
 				continue;
-			if (i + 1 >= s.prefix)
-				race(j, i);
+			race(j, i);
 			join(st, &s.step[j]);
 		}
 		st->clock[task] = last[task] = (uint16_t)(i + 1);
@@ -452,6 +528,7 @@ struct sim_scheduler *sim_search_begin(const struct sim_search_options *opt)
 	s.totals = (struct sim_search_totals){ 0 };
 	s.scheduler = (struct sim_scheduler){ .choose = choose, .woken = woken };
 	s.prefix = s.nodes = 0;
+	forget_touches(0);
 	run_begin();
 	return &s.scheduler;
 }
@@ -481,6 +558,10 @@ void sim_search_end(struct sim_search_totals *totals)
 {
 	while (s.nodes)
 		forget(&s.node[--s.nodes]);
+	forget_touches(0);
+	free(s.change);
+	s.change = NULL;
+	s.changes_max = 0;
 	run_begin();
 	*totals = s.totals;
 }

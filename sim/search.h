@@ -22,6 +22,7 @@ struct sim_search_options {
 	enum sim_search_how how;
 	unsigned preemptions;	/* SIM_BOUNDED */
 	uint64_t runs_max;	/* 0: no limit */
+	bool blind;		/* for a test: sees nothing of what steps touch */
 };
 
 struct sim_search_totals {

@@ -52,7 +52,9 @@ static bool has(const struct outcomes *o, uint64_t value)
 static void explore(void (*root)(void *arg), enum sim_search_how how,
 		    bool blind, struct outcomes *o)
 {
-	struct sim_search_options opt = { .how = how, .runs_max = 3000000 };
+	struct sim_search_options opt = {
+		.how = how, .runs_max = 3000000, .blind = blind,
+	};
 	struct sim_config cfg = { .transactions = how == SIM_REDUCED };
 	struct sim_result res;
 
@@ -60,7 +62,7 @@ static void explore(void (*root)(void *arg), enum sim_search_how how,
 	cfg.scheduler = sim_search_begin(&opt);
 	do {
 		outcome = 0;
-		sim_run(&cfg, root, (void *)(uintptr_t)blind, &res);
+		sim_run(&cfg, root, NULL, &res);
 		if (res.violated)
 			outcome = strstr(res.message, "deadlock") ? 0xdead : 0xbad;
 		if (res.violated && outcome == 0xbad)
@@ -89,6 +91,7 @@ static void play(void *arg)
 {
 	unsigned id[3];
 
+	(void)arg;
 	memset(&m1, 0, sizeof(m1));
 	memset(&m2, 0, sizeof(m2));
 	memset(&ev, 0, sizeof(ev));
@@ -97,8 +100,6 @@ static void play(void *arg)
 	flag = 0;
 	memset(seen, 0, sizeof(seen));
 	sim_search_start();
-	if (arg)
-		sim_recording = false;
 	for (unsigned i = 0; i < role_count; i++)
 		id[i] = sim_spawn("role", roles[i], NULL);
 	for (unsigned i = 0; i < role_count; i++)
