@@ -37,7 +37,8 @@ enum sim_object {
 	SIM_O_ADDRESSES,	/* the address space's layout */
 	SIM_O_MESSAGES,		/* of an mmu */
 	SIM_O_ENDED,		/* I/Os of a loop */
-	SIM_O_KICK,		/* of a loop */
+	SIM_O_KICK,		/* who ends the sleep of a loop */
+	SIM_O_KICKED,		/* is there a kick for a loop */
 	SIM_O_BLOCK,		/* of a disk: disk, number */
 	SIM_O_READING,		/* reads under way: disk, block */
 	SIM_O_WRITING,

@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#include "sim/search.h"
+
 #define WATCHED_MAX 4u
 #define READY_MAX 256u	/* a power of two */
 
@@ -27,6 +29,7 @@ struct mkw__os_loop {
 	unsigned watched;
 	unsigned depth, in_flight;
 	bool paused, kicked;
+	uint32_t kick_step;	/* of the search: who kicked last */
 	struct sim_task *sleeper;
 	struct {
 		struct mkw__os_io *io;
@@ -87,17 +90,41 @@ void mkw__os_loop_pause(struct mkw__os_loop *l, bool on)
 	l->paused = on;
 }
 
+/*
+ * In a search: who ends a sleep depends on all others who could have, so that each
+ * of them is seen to be the one.
+ */
 void sim_loop_notify(struct mkw__os_loop *l)
 {
+	bool wakes = l->sleeper && l->sleeper->wait == SIM_WAITS_LOOP;
+
+	sim_touch(SIM_O_KICK, l, 0, wakes ? SIM_WRITE : SIM_READ);
 	if (l->sleeper)
 		sim_wake(l->sleeper);
 }
 
+/*
+ * Does a round of the loop that finds nothing do nothing? The pager's, which is the one
+ * that watches, does: no time passes in it. So a kick may as well come with what
+ * it tells of, and when it is taken back is nobody's affair (search.c). The flusher
+ * does something in any round.
+ */
+static bool is_lazy(const struct mkw__os_loop *l)
+{
+	return sim_config()->transactions && l->watched;
+}
+
 void mkw__os_loop_kick(struct mkw__os_loop *l)
 {
-	sim_step(".kick", 0, 0, 0);
-	sim_touch(SIM_O_KICK, l, 0, SIM_ADD);
+	if (is_lazy(l)) {
+		sim_point_release();
+		sim_trace(".kick", 0, 0, 0);
+	} else {
+		sim_step(".kick", 0, 0, 0);
+		sim_touch(SIM_O_KICKED, l, 0, SIM_ADD);
+	}
 	l->kicked = true;
+	l->kick_step = sim_search_step();
 	sim_loop_notify(l);
 }
 
@@ -133,14 +160,20 @@ void mkw__os_loop_rw(struct mkw__os_loop *l, struct mkw__os_io *io)
 		      io->fd);
 }
 
-static bool something(struct mkw__os_loop *l)
+/* But for kicks. */
+static bool has_work(const struct mkw__os_loop *l)
 {
-	if (l->kicked || l->ready_head != l->ready_tail)
+	if (l->ready_head != l->ready_tail)
 		return true;
 	for (unsigned i = 0; !l->paused && i < l->watched; i++)
 		if (sim_mmu_pending(l->watch[i].mmu))
 			return true;
 	return false;
+}
+
+static bool something(const struct mkw__os_loop *l)
+{
+	return l->kicked || has_work(l);
 }
 
 static void sleep_in_loop(struct mkw__os_loop *l, uint64_t timeout_ns)
@@ -209,7 +242,10 @@ void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 		sleep_in_loop(l, timeout_ns);
 		sim_point();
 	}
-	sim_touch(SIM_O_KICK, l, 0, SIM_WRITE);
+	if (!is_lazy(l))
+		sim_touch(SIM_O_KICKED, l, 0, SIM_WRITE);
+	else if (l->kicked && !has_work(l))
+		sim_search_after(l->kick_step);
 	l->kicked = false;
 	run_ended(l);
 	for (unsigned i = 0; i < l->watched; i++)

@@ -726,6 +726,8 @@ void mkw__os_wake(struct mkw__os_mmu *mmu, uintptr_t addr, size_t len)
 		if (t->wait != SIM_WAITS_FAULT || t->on != mmu ||
 		    t->fault_addr - addr >= len)
 			continue;
+		/* Any other wake could have been the one. */
+		sim_touch(SIM_O_SLEEP, NULL, page_number(t->fault_addr), SIM_WRITE);
 		for (unsigned j = mmu->pending_count; j-- > 0;)
 			if (mmu->pending[j] == t) {
 				sim_touch(SIM_O_MESSAGES, mmu, 0, SIM_WRITE);

@@ -23,7 +23,16 @@
  *   - A step depends on the order of others only through what it touches. Blocking is
  *     no touch: who waits is not runnable, and the step after the wait comes after
  *     the one that ended it (woken(), sim_search_after()), in every order.
+ *   - Where any of several could end a wait (a kick, a message, an ended I/O; two
+ *     wakes of one fault), the one who does depends on the others: reversed,
+ *     another one does, and the waiter goes on before the first (sim_loop_notify()).
  *   - Time passes only when nobody can run; whoever that wakes comes after all.
+ *   - A round of the pager's loop that finds nothing changes nothing. So a kick goes
+ *     with the step before, which tells of something under a lock: as its own step
+ *     it could only come later, and all that this makes is one more such round. For the
+ *     same reason nobody sees when the loop forgets a kick: what was told is found
+ *     before or after it was told, which the touches of the list tell apart.
+ *     (loop.c: is_lazy(). Kicks of the flusher are steps, and dependent.)
  *   - Steps are transactions (machine.h): between the points that are left out nobody
  *     else can see a difference. Random runs have all points, and a test compares
  *     the outcomes of this search with those of an unpruned one over all points.

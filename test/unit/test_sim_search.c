@@ -81,8 +81,35 @@ static void explore(void (*root)(void *arg), enum sim_search_how how,
 static struct mkw__os_mutex m1, m2;
 static struct mkw__os_event ev;
 static struct mkw__range_lock rl;
-static _Atomic uint32_t flag;
+static _Atomic uint32_t flag, flag2;
 static uint32_t x, y, seen[4];
+/* With loops: one that watches nothing, and one that does. */
+static struct mkw__os_loop *plain_loop, *lazy_loop;
+static struct mkw__os_mmu *mmu;
+static bool with_loops;
+
+static void on_fault(void *arg, const struct mkw__os_fault *msg)
+{
+	(void)arg;
+	(void)msg;
+}
+
+static void open_loops(void)
+{
+	struct mkw__os_mmu_caps caps;
+
+	if (mkw__os_loop_create(4, &plain_loop) || mkw__os_loop_create(4, &lazy_loop) ||
+	    mkw__os_mmu_open(false, &mmu, &caps) ||
+	    mkw__os_loop_watch(lazy_loop, mmu, NULL, on_fault, NULL))
+		sim_violation("no loops");
+}
+
+static void close_loops(void)
+{
+	mkw__os_loop_destroy(plain_loop);
+	mkw__os_loop_destroy(lazy_loop);
+	mkw__os_mmu_close(mmu);
+}
 
 static void (*roles[3])(void *arg);
 static unsigned role_count;
@@ -97,14 +124,18 @@ static void play(void *arg)
 	memset(&ev, 0, sizeof(ev));
 	mkw__range_init(&rl, MKW__RANK_IOLOCK);
 	x = y = 0;
-	flag = 0;
+	flag = flag2 = 0;
 	memset(seen, 0, sizeof(seen));
+	if (with_loops)
+		open_loops();
 	sim_search_start();
 	for (unsigned i = 0; i < role_count; i++)
 		id[i] = sim_spawn("role", roles[i], NULL);
 	for (unsigned i = 0; i < role_count; i++)
 		sim_join(id[i]);
 	sim_search_stop();
+	if (with_loops)
+		close_loops();
 	for (unsigned i = 0; i < 4; i++)
 		saw(seen[i]);
 	saw(x);
@@ -280,29 +311,57 @@ static void range_tries(void *arg)
 	}
 }
 
+/* Each kick comes after what it tells of. */
+static void tells(struct mkw__os_loop *l, _Atomic uint32_t *of)
+{
+	atomic_store(of, 1);
+	mkw__os_loop_kick(l);
+}
+
+/* Rounds until one finds anything. */
+static void rounds(struct mkw__os_loop *l)
+{
+	while (!seen[0]) {
+		mkw__os_loop_wait(l, UINT64_MAX);
+		seen[0] = atomic_load(&flag);
+		seen[0] |= atomic_load(&flag2) * 2;
+	}
+}
+
+static void plain_x(void *arg) { (void)arg; tells(plain_loop, &flag); }
+static void plain_y(void *arg) { (void)arg; tells(plain_loop, &flag2); }
+static void plain_rounds(void *arg) { (void)arg; rounds(plain_loop); }
+static void lazy_x(void *arg) { (void)arg; tells(lazy_loop, &flag); }
+static void lazy_y(void *arg) { (void)arg; tells(lazy_loop, &flag2); }
+static void lazy_rounds(void *arg) { (void)arg; rounds(lazy_loop); }
+
 /* ---- comparing -------------------------------------------------------- */
 
 static const struct {
 	const char *name;
 	void (*roles[3])(void *arg);
 	bool blind_too;		/* without measuring it must find less */
+	bool with_loops;
 } cases[] = {
-	{ "two locks", { writes_xy, reads_yx }, true },
-	{ "lost update", { twice_x, writes_xy }, true },
-	{ "split section", { splits, looks_at_y }, true },
-	{ "split section, taken", { splits, looks_at_x }, true },
-	{ "lock order", { m1_then_m2, m2_then_m1 }, false },
-	{ "event", { sets, waits }, true },
-	{ "counter", { flag_adds, flag_reads }, true },
-	{ "counters", { flag_adds, flag_adds, flag_reads }, true },
-	{ "range lock", { range_writer, range_reader }, true },
-	{ "range try-lock", { range_writer, range_tries }, true },
-	{ "range try-lock, shared", { range_reader, range_tries }, false },
+	{ "two locks", { writes_xy, reads_yx }, true, false },
+	{ "lost update", { twice_x, writes_xy }, true, false },
+	{ "split section", { splits, looks_at_y }, true, false },
+	{ "split section, taken", { splits, looks_at_x }, true, false },
+	{ "lock order", { m1_then_m2, m2_then_m1 }, false, false },
+	{ "event", { sets, waits }, true, false },
+	{ "counter", { flag_adds, flag_reads }, true, false },
+	{ "counters", { flag_adds, flag_adds, flag_reads }, true, false },
+	{ "range lock", { range_writer, range_reader }, true, false },
+	{ "range try-lock", { range_writer, range_tries }, true, false },
+	{ "range try-lock, shared", { range_reader, range_tries }, false, false },
+	{ "kicks", { plain_rounds, plain_x, plain_y }, false, true },
+	{ "kicks, lazy loop", { lazy_rounds, lazy_x, lazy_y }, false, true },
 };
 
 static void choose_roles(unsigned c)
 {
 	role_count = 0;
+	with_loops = cases[c].with_loops;
 	while (role_count < 3 && cases[c].roles[role_count]) {
 		roles[role_count] = cases[c].roles[role_count];
 		role_count++;
