@@ -293,3 +293,14 @@ void sim_arena_reset(void)
 	area_clean(&regions);
 	area_clean(&own);
 }
+
+uint64_t mkw__os_memory_limit(char *where, size_t len)
+{
+	snprintf(where, len, "the simulated machine has no limit");
+	return UINT64_MAX;
+}
+
+void mkw__os_tell(const char *fmt, ...)
+{
+	(void)fmt;
+}

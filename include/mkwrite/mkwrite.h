@@ -83,8 +83,12 @@ enum mkw_alloc {
  *   size                sizeof(struct mkw_engine_options)
  *   policy              enum mkw_policy
  *   cache_bytes         memory for cached pages of all files of this engine;
- *                       0 means 256 MiB. At least MKW_CACHE_BYTES_MIN. The
- *                       engine's I/O buffers and metadata come on top.
+ *                       0 means 256 MiB, or half of the memory that the
+ *                       process may have (its control groups' limits), where
+ *                       that is less. At least MKW_CACHE_BYTES_MIN. The engine's
+ *                       I/O buffers and metadata come on top: -ENOMEM, and a
+ *                       line on stderr, where that limit is lower than
+ *                       cache_bytes and 32 MiB
  *   writeback_age_ms    a dirty page is written back after about this many
  *                       milliseconds without a call to mkw_sync();
  *                       0 means 5000

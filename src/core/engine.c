@@ -9,18 +9,45 @@
 
 #define CACHE_BYTES_DEFAULT ((uint64_t)256 << 20)
 #define WRITEBACK_AGE_MS_DEFAULT 5000u
+/* What an engine may have beside its cache: buffers, leaves, tables, threads. */
+#define BESIDE_CACHE ((uint64_t)32 << 20)
+
+/*
+ * The cache's size; 0: what was asked for cannot be had, and the kernel would end the
+ * process when the cache has grown, where no error can be returned.
+ */
+static uint64_t cache_size(const struct mkw_engine_options *opt)
+{
+	uint64_t limit, most, bytes = opt->cache_bytes;
+	char where[256];
+
+	limit = mkw__os_memory_limit(where, sizeof(where));
+	most = limit > BESIDE_CACHE ? limit - BESIDE_CACHE : 0;
+	if (!bytes)
+		bytes = mkw__max(MKW_CACHE_BYTES_MIN,
+				 mkw__min(CACHE_BYTES_DEFAULT,
+					  mkw__min(limit / 2, most)));
+	if (bytes <= most)
+		return bytes;
+	mkw__os_tell("asked for a cache of %llu KiB, found that this process may have %llu KiB of memory (%s): that must hold the cache and %llu KiB beside it; set cache_bytes lower, or the limit higher",
+		     (unsigned long long)bytes >> 10,
+		     (unsigned long long)limit >> 10, where,
+		     (unsigned long long)BESIDE_CACHE >> 10);
+	return 0;
+}
 
 int mkw__engine_open(const struct mkw_engine_options *opt,
 		     struct mkw_engine **out)
 {
 	struct mkw__os_mmu_caps caps;
-	uint64_t bytes = opt->cache_bytes ? opt->cache_bytes :
-					    CACHE_BYTES_DEFAULT;
+	uint64_t bytes = cache_size(opt);
 	uint32_t age = opt->writeback_age_ms ? opt->writeback_age_ms :
 					       WRITEBACK_AGE_MS_DEFAULT;
 	struct mkw_engine *e;
 	int r;
 
+	if (!bytes)
+		return -ENOMEM;
 	e = mkw__os_zalloc(sizeof(*e));
 	if (!e)
 		return -ENOMEM;

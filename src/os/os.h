@@ -57,6 +57,15 @@ uint64_t mkw__os_now_ns(void);
 _Noreturn void mkw__os_panic(const char *fmt, ...)
 	__attribute__((format(printf, 1, 2)));
 
+/*
+ * Bytes of memory that the process may have, as far as is known, and what says so.
+ * UINT64_MAX: no limit.
+ */
+uint64_t mkw__os_memory_limit(char *where, size_t len);
+
+/* A message for whoever runs the program: a line, without its end. */
+void mkw__os_tell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 /* A point where another task may run; nothing on Linux. */
 void mkw__os_step(const char *what);
 

@@ -399,6 +399,95 @@ static void test_mlockall(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* ---- a control group ---------------------------------------------------- */
+
+static bool write_to(const char *dir, const char *name, const char *text)
+{
+	char file[320];
+	bool good;
+	FILE *f;
+
+	snprintf(file, sizeof(file), "%s/%s", dir, name);
+	f = fopen(file, "we");
+	if (!f)
+		return false;
+	good = fputs(text, f) >= 0;
+	return !fclose(f) && good;
+}
+
+/* In a group that may have 48 MiB: what an engine with so large a cache gets. */
+static int open_in_group(const char *dir, uint64_t cache_bytes, bool use)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
+		struct mkw_stats st = { .size = sizeof(st) };
+		struct mkw_engine *engine;
+		struct mkw_file *file;
+		unsigned char *map;
+		int r;
+
+		opt.cache_bytes = cache_bytes;
+		if (!write_to(dir, "cgroup.procs", "0"))
+			_exit(99);
+		r = mkw_engine_open(&opt, &engine);
+		if (r)
+			_exit(-r);
+		/* All of the file, which the cache cannot hold. */
+		if (use && (mkw_engine_stats(engine, &st) ||
+			    mkw_file_open(engine, path, O_RDWR | O_CREAT, 0600, &file) ||
+			    mkw_truncate(file, 64 * MIB) ||
+			    mkw_map(file, NULL, 64 * MIB, PROT_READ | PROT_WRITE, 0,
+				    0, (void **)&map)))
+			_exit(98);
+		for (uint64_t i = 0; use && i < 64 * MIB; i += page)
+			map[i] = 1;
+		if (use && (st.cache_bytes > 16 * MIB || mkw_sync(file) ||
+			    mkw_unmap(map, 64 * MIB) || mkw_file_close(file)))
+			_exit(97);
+		_exit(mkw_engine_close(engine) ? 96 : 0);
+	}
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	/* A killed process: 200 and the signal. */
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 200 + WTERMSIG(status);
+}
+
+static void test_limited(void **state)
+{
+	static const char *const tops[] = { "/sys/fs/cgroup/memory", "/sys/fs/cgroup" };
+	static const char *const files[] = { "memory.limit_in_bytes", "memory.max" };
+	char dir[128] = "";
+	unsigned v;
+	int r[3] = { 0 };
+
+	(void)state;
+	for (v = 0; v < 2; v++) {
+		snprintf(dir, sizeof(dir), "%s/mkw-test-%d", tops[v], (int)getpid());
+		if (mkdir(dir, 0700))
+			continue;
+		if (write_to(dir, files[v], "50331648"))
+			break;
+		rmdir(dir);
+	}
+	if (v == 2) {
+		printf("SKIPPED: no control group whose memory can be limited (root, and /sys/fs/cgroup)\n");
+		skip();
+	}
+	printf("a message about a cache of 32768 KiB is wanted:\n");
+	r[0] = open_in_group(dir, 32 * MIB, false);
+	r[1] = open_in_group(dir, 8 * MIB, true);
+	r[2] = open_in_group(dir, 0, true);
+	/* The kernel may still be taking apart who has just ended. */
+	for (unsigned i = 0; rmdir(dir) && errno == EBUSY && i < 1000; i++)
+		usleep(10000);
+	assert_int_equal(r[0], ENOMEM);
+	assert_int_equal(r[1], 0);
+	assert_int_equal(r[2], 0);
+}
+
 #define T(fn) cmocka_unit_test_teardown(fn, clean_up)
 
 int main(int argc, char **argv)
@@ -410,6 +499,7 @@ int main(int argc, char **argv)
 		T(test_sparse),
 		cmocka_unit_test_teardown(test_huge_pages, clean_up_shmem),
 		T(test_mlockall),
+		T(test_limited),
 	};
 	const char *dir = getenv("MKW_DIR");
 
