@@ -725,6 +725,45 @@ static void disk_fails(void)
 	stage_close();
 }
 
+static void failing_puncher(void *arg)
+{
+	(void)arg;
+	stage_punch(0, 2 * stage.words_per_page);
+	/* What is there now stays, however much of it the disk has lost. */
+	stage_load(map0, word_of_page(0));
+}
+
+static void neighbour(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_store(map1, 2 * stage.words_per_page + 1);
+}
+
+/*
+ * A punch that fails has taken blocks, and leaves its page dirty; meanwhile blocks are
+ * made for the hole beside it, and what of them is left over is given back.
+ */
+static void failed_punch_vs_credit(void)
+{
+	static const struct role roles[] = {
+		{ "puncher", failing_puncher }, { "storer", neighbour },
+		{ "syncer", syncer },
+	};
+
+	stage_open(4, 0);
+	map0 = stage_map_any();
+	map1 = stage_map_any();
+	rounds = 1 + (unsigned)sim_random(3);
+	stage_punch(2 * stage.words_per_page, 2 * stage.words_per_page);
+	stage_load(map0, 0);
+	stage_load(map0, stage.words_per_page);
+	stage_break_disk(0, 0, 1, 0);
+	stage.only_writes_fail = true;
+	play_roles(roles, 3);
+	stage_close();
+}
+
 /* Some pages cannot be written, for a while; then all that was stored is there. */
 static void error_at_writeback(void)
 {
@@ -1113,6 +1152,8 @@ const struct scenario scenarios[] = {
 	  unmap_vs_fault, false },
 	{ "disk-fails", "a read and a write of the disk fail",
 	  disk_fails, false },
+	{ "failed-punch-vs-credit", "a punch fails beside a hole that gets blocks",
+	  failed_punch_vs_credit, false },
 	{ "reclaim-vs-fault", "more pages in use than the cache holds",
 	  reclaim_vs_fault, false },
 	{ "mixed", "every operation, on four pages",

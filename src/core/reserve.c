@@ -457,7 +457,8 @@ static int allocate(struct mkw__inode *in, struct window *w)
 	int r;
 
 	for (uint64_t i = w->lo; i < w->hi; i++)
-		if (w->dirty[i - w->lo] && w->state[i - w->lo] == EMPTY)
+		if (w->dirty[i - w->lo] && w->state[i - w->lo] == EMPTY &&
+		    !MKW__MUTANT(DIRTY_MADE_CREDIT))
 			w->state[i - w->lo] = PART;
 	for (uint64_t i = w->lo; i < w->hi; i++) {
 		unsigned s = w->state[i - w->lo];
