@@ -202,6 +202,13 @@ void sim_violation(const char *fmt, ...)
 	leave();
 }
 
+/* A run depends on its seed, and on nothing around it. */
+const char *mkw__os_setting(const char *name)
+{
+	(void)name;
+	return NULL;
+}
+
 void mkw__os_panic(const char *fmt, ...)
 {
 	char text[1024];

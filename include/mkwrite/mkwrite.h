@@ -79,6 +79,21 @@ enum mkw_alloc {
 };
 
 /*
+ * How much a message of the log matters.
+ * ERROR    data is in danger, or lost: pages that could not be written back, were
+ *          dropped with the last close, or a file that somebody else made shorter
+ * WARNING  an access or a read failed; or something that is promised is not to be
+ *          had here
+ * INFO     what was found when the engine or a file was opened, and which slower way is
+ *          taken for want of what
+ */
+enum mkw_log_level {
+	MKW_LOG_ERROR = 1,
+	MKW_LOG_WARNING = 2,
+	MKW_LOG_INFO = 3,
+};
+
+/*
  * Engine options.
  *   size                sizeof(struct mkw_engine_options)
  *   policy              enum mkw_policy
@@ -101,6 +116,18 @@ enum mkw_alloc {
  *                       the file's callback), or the error that the writing met.
  *                       mkw_failed() lists them, mkw_discard() drops them.
  *                       0 means a quarter of cache_bytes
+ *   log                 called with every message up to log_level (enum
+ *                       mkw_log_level; 0 means MKW_LOG_WARNING), one after the
+ *                       other, in a thread that does nothing else; or NULL. message is
+ *                       one line, without its end, and lasts for the call. No lock
+ *                       is held: it may take its time (messages are then dropped, and
+ *                       their number is told), touch mappings, and call every function
+ *                       but mkw_engine_close() of its engine, which waits for it:
+ *                       all that was to be told has been when that returns
+ *   log_arg             given to log
+ *   reserved2           0
+ * Whatever these are, the environment's MKWRITE_DEBUG, set to a level's name in small
+ * letters, or to 1 for info, has messages up to it written to standard error.
  */
 struct mkw_engine_options {
 	size_t size;
@@ -110,6 +137,10 @@ struct mkw_engine_options {
 	uint32_t alloc;
 	uint32_t reserved;
 	uint64_t failed_bytes_max;
+	uint32_t log_level;
+	uint32_t reserved2;
+	void (*log)(void *arg, int level, const char *message);
+	void *log_arg;
 };
 
 #define MKW_ENGINE_OPTIONS_INIT { .size = sizeof(struct mkw_engine_options) }
@@ -119,7 +150,8 @@ struct mkw_engine_options {
  * Opens an engine and starts its threads. *opt may be NULL for the defaults.
  * On success *out is owned by the caller, to be given to mkw_engine_close().
  *
- * -EINVAL   an option is out of range, or opt->size is 0 or unknown
+ * -EINVAL   an option is out of range (log_level without log, too), or opt->size is 0
+ *           or unknown
  * -ENOMEM   no memory for the page table or the buffers
  * -ENOSYS   the kernel has no userfaultfd, or lacks a feature that is needed
  *           (Linux 6.1 has them all); a message on stderr names it
@@ -134,6 +166,7 @@ int mkw_engine_open(const struct mkw_engine_options *opt,
  *
  * -EBUSY    a file is open, or a mapping exists (they keep the engine alive:
  *           close or unmap them first); nothing has changed
+ * -EDEADLK  called by the engine's own log callback
  * -EINVAL   engine is NULL
  */
 int mkw_engine_close(struct mkw_engine *engine);
@@ -211,6 +244,16 @@ struct mkw_stats {
  * -EINVAL   a NULL argument, or st->size is smaller than the first field
  */
 int mkw_engine_stats(struct mkw_engine *engine, struct mkw_stats *st);
+
+/*
+ * The same as text, for people and for scripts: a line "NAME VALUE" for each member but
+ * size, in the order of the structure. Writes at most len bytes into buf, the zero
+ * at the end with them; buf may be NULL when len is 0. Returns how long the text is
+ * without that zero: it has been cut when that is not less than len.
+ *
+ * -EINVAL   engine is NULL, or buf is and len is not 0
+ */
+ssize_t mkw_engine_stats_text(struct mkw_engine *engine, char *buf, size_t len);
 
 /*
  * Opens a regular file. flags: O_RDONLY or O_RDWR, and any of O_CREAT, O_EXCL,

@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "api/log.h"
 #include "core/engine.h"
 
 /* The most that one read or write moves, as Linux has it (read(2)). */
@@ -46,18 +47,25 @@ int mkw_engine_open(const struct mkw_engine_options *opt,
 	struct mkw__os_sigmask mask;
 	int r;
 
-	/* The second is how long it was at first. */
+	/* The others are how long it was once. */
 	if (!out || (opt && opt->size != sizeof(o) &&
-		     opt->size != offsetof(struct mkw_engine_options, alloc)))
+		     opt->size != offsetof(struct mkw_engine_options, alloc) &&
+		     opt->size != offsetof(struct mkw_engine_options, log_level)))
 		return -EINVAL;
 	if (opt)
 		memcpy(&o, opt, opt->size);
 	if (o.reserved || o.alloc > MKW_ALLOC_DELAYED ||
-	    o.policy > MKW_POLICY_INVALIDATE ||
+	    o.policy > MKW_POLICY_INVALIDATE || o.reserved2 ||
+	    o.log_level > MKW_LOG_INFO || (o.log_level && !o.log) ||
 	    (o.cache_bytes && o.cache_bytes < MKW_CACHE_BYTES_MIN))
 		return -EINVAL;
 	mkw__os_signals_block(&mask);
 	r = mkw__engine_open(&o, out);
+	if (!r) {
+		r = mkw__log_open(*out, &o);
+		if (r)
+			mkw__engine_close(*out);
+	}
 	mkw__os_signals_restore(&mask);
 	return r;
 }
@@ -71,6 +79,11 @@ int mkw_engine_close(struct mkw_engine *engine)
 		return -EINVAL;
 	if (mkw__engine_inherited(engine))
 		return -ECHILD;
+	/* It would wait for itself. */
+	if (engine->log.thread &&
+	    atomic_load_explicit(&engine->log.self, memory_order_relaxed) ==
+		    mkw__os_self())
+		return -EDEADLK;
 	mkw__os_signals_block(&mask);
 	r = mkw__engine_close(engine);
 	mkw__os_signals_restore(&mask);

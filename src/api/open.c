@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "api/log.h"
 #include "core/engine.h"
 
 static int attach(struct mkw_engine *engine, struct mkw__store *st,
@@ -20,11 +21,13 @@ static int attach(struct mkw_engine *engine, struct mkw__store *st,
 		return r;
 	if (truncate)
 		r = mkw__size_set(file->inode, 0);
-	if (r)
+	if (r) {
 		mkw__file_close(file);
-	else
-		*out = file;
-	return r;
+		return r;
+	}
+	mkw__log_file(file);
+	*out = file;
+	return 0;
 }
 
 int mkw_file_open(struct mkw_engine *engine, const char *path, int flags,

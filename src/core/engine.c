@@ -122,6 +122,8 @@ int mkw__engine_close(struct mkw_engine *e)
 	mkw__flusher_stop(e);
 	mkw__pager_stop(e);
 	mkw__flusher_fini(e);
+	/* Nobody has anything more to tell. */
+	mkw__log_stop(e);
 	mkw__os_mmu_close(e->mmu_in_thread);
 	mkw__os_mmu_close(e->mmu);
 	mkw__pool_fini(e);

@@ -24,6 +24,7 @@
 #include "core/core.h"
 #include "core/map.h"
 #include "core/page.h"
+#include "core/probe.h"
 #include "core/testing.h"
 #include "sync/sync.h"
 
@@ -314,6 +315,50 @@ struct mkw__flusher {
 	_Atomic bool stop, quiet;
 };
 
+/* ---- log: core/log.c ---------------------------------------------------- */
+
+#define MKW__LOG_RECORDS 64u
+
+/* What a record tells, and what at and len are then. */
+enum mkw__log_what {
+	MKW__LOG_OPENED,		/* policy; bytes of the cache */
+	MKW__LOG_KERNEL_FAULTS,		/* 1: so it is, 0: it is not; also: */
+	MKW__LOG_CONTINUE_WP,
+	MKW__LOG_POISON,
+	MKW__LOG_FILE,			/* is direct; alignment */
+	MKW__LOG_NO_SPACE_PROMISE,
+	MKW__LOG_FILL_FAILED,		/* bytes of the file; also: */
+	MKW__LOG_WRITEBACK_FAILED,
+	MKW__LOG_REFUSED,		/* address */
+	MKW__LOG_LENGTH_CHANGED,	/* the store's; ours */
+	MKW__LOG_LOST,			/* ; bytes */
+	MKW__LOG_DROPPED,		/* records */
+};
+
+struct mkw__log_record {
+	enum mkw__log_what what;
+	uint32_t level;			/* enum mkw_log_level */
+	uint64_t dev, ino;		/* of the file */
+	uint64_t at, len;
+	int error;
+};
+
+struct mkw__log {
+	_Atomic uint32_t level;		/* what is recorded; 0: nothing */
+	struct mkw__os_thread *thread;	/* NULL: there is none */
+	struct mkw__os_task *_Atomic self;	/* its, when it runs */
+	struct mkw__os_mutex mutex;	/* a leaf; of what follows */
+	struct mkw__os_event event;
+	bool stop;
+	unsigned first, count;
+	uint64_t dropped;
+	struct mkw__log_record ring[MKW__LOG_RECORDS];
+	/* Set before the thread starts, and its own. */
+	uint32_t level_callback, level_stderr;
+	void (*callback)(void *arg, int level, const char *message);
+	void *arg;
+};
+
 struct mkw__wb;
 
 /* A device write of dirty pages under way; it lasts as long as its buffer. */
@@ -378,6 +423,7 @@ struct mkw_engine {
 	struct mkw__space space;
 	struct mkw__flusher flusher;
 	struct mkw__counters count;
+	struct mkw__log log;
 	/* One for each buffer: what its device write, or read ahead, is. */
 	struct mkw__wb_io wb_ios[MKW__BUFFERS];
 	struct mkw__ra_io ra_ios[MKW__BUFFERS];	/* readahead.c */
@@ -413,6 +459,20 @@ static inline uint64_t mkw__max(uint64_t a, uint64_t b)
 {
 	return a > b ? a : b;
 }
+
+/* ---- log.c ------------------------------------------------------------ */
+
+/*
+ * Records something for the log; in: the file, or NULL. Any task, under any lock, with
+ * signals blocked as for any lock; does not wait, allocates nothing.
+ */
+void mkw__log(struct mkw_engine *e, enum mkw__log_what what, uint32_t level,
+	      const struct mkw__inode *in, uint64_t at, uint64_t len, int error);
+/* The log thread's: waits for the next record. False: there is none, and it is to end. */
+bool mkw__log_next(struct mkw_engine *e, struct mkw__log_record *r);
+/* Starts it, and recording up to that level; stop: when all is told that was recorded. */
+int mkw__log_start(struct mkw_engine *e, uint32_t level, void (*fn)(void *arg));
+void mkw__log_stop(struct mkw_engine *e);
 
 /* ---- pool.c ----------------------------------------------------------- */
 
@@ -530,6 +590,8 @@ int mkw__fill_publish(struct mkw__inode *in, uint64_t idx, size_t n,
 size_t mkw__fill_publish_mapped(struct mkw__inode *in, struct mkw__os_mmu *mmu,
 				uintptr_t addr, uint64_t idx, size_t n,
 				const void *src, bool wake);
+/* For probe and log: pages were read, or could not be. */
+void mkw__fill_tell(struct mkw__inode *in, uint64_t idx, size_t n, int error);
 void mkw__fill_zero_tail(struct mkw__inode *in, uint64_t idx, size_t n,
 			 unsigned char *mem);
 /*

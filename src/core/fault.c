@@ -78,6 +78,13 @@ static uint64_t page_base(const struct mkw__fault *f)
 	return f->addr & ~(uint64_t)(f->engine->page - 1);
 }
 
+/* It cannot go on. Before it is in a queue: then it is not ours any more. */
+static void note_park(struct mkw__fault *f, enum mkw__park why)
+{
+	mkw__count(&f->engine->count.parks, 1);
+	MKW__PROBE3(fault_park, f->engine, f->addr, (int)why);
+}
+
 /* ---- the ticket ------------------------------------------------------- */
 
 static void ticket_granted(struct mkw__range_req *req)
@@ -168,7 +175,7 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	/* Somebody is busy with part of it: stand in line for the page alone. */
 	f->parked = true;
 	f->ticket_state = TICKET_WAITS;
-	mkw__count(&f->engine->count.parks, 1);
+	note_park(f, MKW__PARK_LOCK);
 	if (!mkw__range_enqueue(rl, &f->ticket, idx << shift,
 				(idx + 1) << shift, alone, ticket_granted))
 		return false;
@@ -191,7 +198,7 @@ static int park_on_page(struct mkw__fault *f, struct mkw__inode *in,
 {
 	f->parked = true;
 	f->waiter.wake = park_woken;
-	mkw__count(&f->engine->count.parks, 1);
+	note_park(f, MKW__PARK_PAGE);
 	mkw__page_enqueue_locked(in, idx, &f->waiter);
 	mkw__mutex_unlock(&in->tree);
 	return FAULT_PARKED;
@@ -203,7 +210,7 @@ static int park_on_pool(struct mkw__fault *f)
 		ticket_drop(f);
 	f->parked = true;
 	f->waiter.wake = park_woken;
-	mkw__count(&f->engine->count.parks, 1);
+	note_park(f, MKW__PARK_MEMORY);
 	return mkw__pool_enqueue(f->engine, &f->waiter) ? FAULT_PARKED :
 							  STEP_AGAIN;
 }
@@ -219,7 +226,7 @@ static int park_on_dirty(struct mkw__fault *f, struct mkw__inode *in)
 	f->throttled = true;
 	f->parked = true;
 	f->waiter.wake = park_woken;
-	mkw__count(&f->engine->count.parks, 1);
+	note_park(f, MKW__PARK_DIRTY);
 	return mkw__flusher_throttle_enqueue(f->engine, &f->waiter) ?
 		       FAULT_PARKED : STEP_AGAIN;
 }
@@ -642,6 +649,12 @@ static enum mkw__fault_end finish(struct mkw__fault *f, enum mkw__fault_end end)
 	struct mkw__counters *c = &f->engine->count;
 	uint64_t waited, longest;
 
+	MKW__PROBE4(fault_end, f->engine, f->addr, (int)end, f->born_ns);
+	/* Past the end it is the program's own business. */
+	if (f->error != -ENXIO && f->inode &&
+	    (end == FAULT_FAIL || (f->error && !f->in_thread)))
+		mkw__log(f->engine, MKW__LOG_REFUSED, MKW_LOG_WARNING, f->inode,
+			 f->addr, 0, f->error);
 	ticket_drop(f);
 	if (!f->parked)
 		return end;
@@ -714,6 +727,7 @@ static enum mkw__fault_end filled(struct mkw__fault *f, int res)
 	failed = res && !mapped && !done;
 	if (failed)
 		mkw__count(&e->count.fill_errors, 1);
+	mkw__fill_tell(in, idx, n, failed ? res : 0);
 	if (failed && n == 1)
 		refuse(f, res);
 	mkw__page_end_run(in, idx, mapped, PG_CLEAN | PG_MAPPED);
@@ -753,6 +767,7 @@ static enum mkw__fault_end fill(struct mkw__fault *f)
 		return filled(f, st->ops->read(st, off, f->buf->mem,
 							  len));
 	f->parked = true;
+	MKW__PROBE3(fault_park, e, f->addr, MKW__PARK_FILL);
 	f->io = (struct mkw__os_io){ .done = fill_done,
 				     .off = off,
 				     .buf = f->buf->mem,
@@ -778,7 +793,7 @@ static int reserve(struct mkw__fault *f)
 		return STEP_AGAIN;
 	}
 	f->parked = true;
-	mkw__count(&f->engine->count.parks, 1);
+	note_park(f, MKW__PARK_SPACE);
 	mkw__space_submit(f);
 	return FAULT_PARKED;
 }
@@ -807,6 +822,7 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 		switch (r) {
 		case STEP_AGAIN:
 			mkw__count(&f->engine->count.retries, 1);
+			MKW__PROBE3(fault_retry, f->engine, f->addr, f->write);
 			mkw__os_step("fault again");
 			break;
 		case STEP_WAKE:
@@ -908,6 +924,7 @@ enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 	own.born_ns = mkw__os_now_ns();
 	mkw__count(&own.engine->count.faults, 1);
 	mkw__count(&own.engine->count.write_faults, write);
+	MKW__PROBE4(fault_begin, own.engine, addr, write, 1);
 	f = mkw__pager_prepare(&own);
 	while ((end = mkw__fault_run(f)) == FAULT_PARKED) {
 		mkw__os_event_wait(&f->event);

@@ -107,6 +107,16 @@ size_t mkw__fill_publish_mapped(struct mkw__inode *in, struct mkw__os_mmu *mmu,
 	return done >> shift;
 }
 
+void mkw__fill_tell(struct mkw__inode *in, uint64_t idx, size_t n, int error)
+{
+	struct mkw_engine *e = in->engine;
+
+	MKW__PROBE4(fill, in->store->ino, idx << e->page_shift, n, error);
+	if (error)
+		mkw__log(e, MKW__LOG_FILL_FAILED, MKW_LOG_WARNING, in,
+			 idx << e->page_shift, n << e->page_shift, error);
+}
+
 int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 {
 	struct mkw_engine *e = in->engine;
@@ -138,6 +148,7 @@ int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 	}
 	if (r)
 		mkw__count(&e->count.fill_errors, 1);
+	mkw__fill_tell(in, idx, n, r);
 	mkw__page_end_run(in, idx, done, PG_CLEAN);
 	mkw__page_end_run(in, idx + done, n - done, PG_ABSENT);
 	mkw__pool_buf_put(e, buf);

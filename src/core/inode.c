@@ -157,6 +157,9 @@ static void inode_free(struct mkw__inode *in)
 	mkw__reserve_fini(in);
 	mkw__mutex_lock(&in->tree);
 	mkw__count(&in->engine->count.lost_pages, in->dirty);
+	if (in->dirty)
+		mkw__log(in->engine, MKW__LOG_LOST, MKW_LOG_ERROR, in, 0,
+			 in->dirty << in->engine->page_shift, 0);
 	while ((idx = mkw__page_next_locked(in, 0, UINT64_MAX,
 					    ~PG_BIT(PG_ABSENT))) != UINT64_MAX)
 		mkw__page_set_locked(in, idx, 0);

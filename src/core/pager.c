@@ -192,6 +192,7 @@ static void on_fault(void *arg, const struct mkw__os_fault *msg)
 
 	mkw__count(&e->count.faults, 1);
 	mkw__count(&e->count.write_faults, msg->write);
+	MKW__PROBE4(fault_begin, e, msg->addr, msg->write, 0);
 	TAILQ_FOREACH(f, b, active) {
 		if (f->addr >> e->page_shift == page &&
 		    f->write == msg->write) {
@@ -232,6 +233,7 @@ static void run_ready(struct mkw_engine *e)
 	while ((f = TAILQ_FIRST(&ready))) {
 		TAILQ_REMOVE(&ready, f, link);
 		mkw__count(&e->count.retries, 1);
+		MKW__PROBE3(fault_retry, e, f->addr, f->write);
 		mkw__pager_finish(f, mkw__fault_run(f));
 	}
 }

@@ -352,6 +352,7 @@ static void read_done(struct mkw__os_io *io, int res)
 		res = publish_all(r);
 	if (res)
 		mkw__count(&e->count.fill_errors, 1);
+	mkw__fill_tell(in, r->first, r->pages, res);
 	if (rl)
 		mkw__range_unlock_ticket(rl, &r->ticket);
 	mkw__pool_buf_put(e, r->buf);

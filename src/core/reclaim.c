@@ -291,5 +291,6 @@ size_t mkw__reclaim(struct mkw_engine *e, size_t want)
 		freed += step(e, true, &more);
 		some |= more;
 	}
+	MKW__PROBE3(reclaim, e, want, freed);
 	return freed;
 }

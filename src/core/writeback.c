@@ -53,6 +53,12 @@ static void write_done(struct mkw__os_io *io, int res)
 	mkw__mutex_unlock(&in->tree);
 	mkw__waiters_wake(&woken);
 	mkw__count(&e->count.writeback_errors, res ? 1 : 0);
+	MKW__PROBE4(writeback_end, in->store->ino, w->first << e->page_shift,
+		    w->pages, res);
+	if (res)
+		mkw__log(e, MKW__LOG_WRITEBACK_FAILED, MKW_LOG_ERROR, in,
+			 w->first << e->page_shift, w->pages << e->page_shift,
+			 res);
 	w->wb->in_flight--;
 	mkw__pool_buf_put(e, w->buf);
 	/* Clean pages can be reclaimed. */
@@ -199,6 +205,7 @@ static void submit(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 	wb->in_flight++;
 	mkw__count(&e->count.writebacks, 1);
 	mkw__count(&e->count.writeback_pages, n);
+	MKW__PROBE3(writeback_begin, in->store->ino, off, n);
 	if (!w->io.len)		/* truncated: only where faults take no lock */
 		write_done(&w->io, 0);
 	else if (wb->loop)
@@ -417,8 +424,11 @@ static int check_length(struct mkw__inode *in)
 	if (r)
 		return r;
 	mkw__mutex_lock(&in->tree);
-	if (len != size && len != in->stale_len)
+	if (len != size && len != in->stale_len) {
 		note_error_locked(in, -ESTALE);
+		mkw__log(in->engine, MKW__LOG_LENGTH_CHANGED, MKW_LOG_ERROR, in,
+			 len, size, -ESTALE);
+	}
 	in->stale_len = len == size ? UINT64_MAX : len;
 	mkw__mutex_unlock(&in->tree);
 	return 0;

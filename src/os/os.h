@@ -66,6 +66,9 @@ uint64_t mkw__os_memory_limit(char *where, size_t len);
 /* A message for whoever runs the program: a line, without its end. */
 void mkw__os_tell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* A setting of the environment, or NULL; one that a set-user-ID program ignores. */
+const char *mkw__os_setting(const char *name);
+
 /* A point where another task may run; nothing on Linux. */
 void mkw__os_step(const char *what);
 
@@ -173,6 +176,7 @@ struct mkw__os_mmu;
 struct mkw__os_mmu_caps {
 	bool kernel_faults;	/* faults inside system calls are served */
 	bool continue_wp;	/* pte_continue takes MKW__PTE_WP (Linux 6.4) */
+	bool poison;		/* the kernel has it (6.6); else the page is barred */
 };
 
 /*

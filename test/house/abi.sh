@@ -42,10 +42,10 @@ expect() { # status, new
 
 make_library old '' ''
 make_library same '' ''
-make_library grown 's/^\tuint64_t lost_bytes;/&\n\tuint64_t planted;/' ''
+make_library grown 's/^\tvoid \*log_arg;/&\n\tuint64_t planted;/' ''
 # A function fewer; another offset; another type of an argument.
 make_library removed '' '/mkw_seek;/d'
-make_library moved 's/^\tuint64_t cached_bytes;/\tuint64_t planted;\n&/' ''
+make_library moved 's/^\tuint32_t direct_align;/\tuint64_t planted;\n&/' ''
 make_library retyped 's/^\tuint32_t writeback_age_ms;/\tuint64_t writeback_age_ms;/' ''
 expect 0 same
 expect 0 grown

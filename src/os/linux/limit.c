@@ -156,8 +156,11 @@ void mkw__os_tell(const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
+	/* So that lines of two threads do not mix. */
+	flockfile(stderr);
 	fputs("mkwrite: ", stderr);
 	vfprintf(stderr, fmt, ap);
 	fputc('\n', stderr);
+	funlockfile(stderr);
 	va_end(ap);
 }

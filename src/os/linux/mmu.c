@@ -261,6 +261,7 @@ int mkw__os_mmu_open(bool in_thread, struct mkw__os_mmu **out,
 	err = try_modes(mmu);
 	if (err)
 		goto out_close;
+	mmu->caps.poison = mmu->poison;
 	*caps = mmu->caps;
 	*out = mmu;
 	return 0;

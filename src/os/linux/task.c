@@ -128,6 +128,11 @@ uint64_t mkw__os_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+const char *mkw__os_setting(const char *name)
+{
+	return secure_getenv(name);
+}
+
 void mkw__os_panic(const char *fmt, ...)
 {
 	char text[512];
