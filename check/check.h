@@ -160,6 +160,7 @@ struct check_config {
 	uint32_t kinds;		/* bits of the op_kinds to do; 0: all */
 	uint32_t pages;		/* of the part used; 0: the profile's */
 	struct evidence *evidence;	/* to be filled in; or NULL */
+	bool lever_by_file;	/* rather than by userfaultfd: served.h */
 	const struct slow *slow;	/* for windows; NULL: none */
 	bool strict;		/* tearing counts as a failure */
 	bool allow_errors;	/* spurious errors do not */

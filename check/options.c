@@ -201,6 +201,12 @@ static bool take_delay(struct options *o, const char *value)
 	return true;
 }
 
+static bool take_lever_by_file(struct options *o, const char *value)
+{
+	(void)value;
+	return o->cfg.lever_by_file = true;
+}
+
 static bool take_measure(struct options *o, const char *value)
 {
 	(void)value;
@@ -303,6 +309,8 @@ static const struct option_def defs[] = {
 	{ "bundle", "DIR", "minimise the first anomaly; page, history, program",
 	  take_bundle, NULL, false },
 	{ "help", NULL, "this", NULL, NULL, false },
+	/* For tests and measurements: not in the help. */
+	{ "lever-by-file", NULL, NULL, take_lever_by_file, NULL, false },
 	{ "measure-recording", NULL, NULL, take_measure, NULL, false },
 };
 #define DEFS (sizeof(defs) / sizeof(defs[0]))

@@ -400,6 +400,6 @@ void mkw__check_list(void)
 {
 	for (const struct window *w = mkw__windows; w->name; w++)
 		printf("%-28s %s%s\n", w->name, w->what,
-		       w->lever ? " (needs userfaultfd)" :
+		       w->lever ? " (needs userfaultfd or FUSE)" :
 		       w->slow ? " (needs root, FUSE, a loop device)" : "");
 }

@@ -179,9 +179,10 @@ static bool attend(pid_t pid, int fd, const struct check_config *cfg,
 	describe_threads(pid, threads, sizeof(threads));
 	/* What the device holds keeps it from dying. */
 	if (cfg->slow && cfg->slow->up) {
-		sem_post(&cfg->slow->gate->go);
+		sem_post(&cfg->slow->served.gate->go);
 		mkw__slow_thaw(cfg->slow);
 	}
+	mkw__lever_let_go();
 	kill(pid, SIGKILL);
 	if (how < 0) {
 		res->verdict = WIN_SKIPPED;
@@ -242,10 +243,11 @@ void mkw__window_run(const struct window *w, const struct check_config *cfg,
 		     struct win_result *res)
 {
 	struct timespec from, to;
-	char why[256];
+	char why[400];
 
 	*res = (struct win_result){ .window = w, .verdict = WIN_SKIPPED };
-	if (w->lever && mkw__lever_probe(why, sizeof(why))) {
+	if (w->lever && mkw__lever_prepare(cfg->lever_by_file, why,
+					   sizeof(why))) {
 		snprintf(res->evidence, sizeof(res->evidence), "%s", why);
 		return;
 	}
@@ -264,4 +266,6 @@ void mkw__window_run(const struct window *w, const struct check_config *cfg,
 	res->seconds = (double)(to.tv_sec - from.tv_sec) +
 		       (double)(to.tv_nsec - from.tv_nsec) / 1e9;
 	mkw__check_uncatch();
+	if (w->lever)
+		mkw__lever_finish();
 }

@@ -11,26 +11,12 @@
 #ifndef MKW_CHECK_SLOW_H
 #define MKW_CHECK_SLOW_H
 
-#include <semaphore.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <sys/types.h>
-
 #include "check/image.h"
-
-/* Shared with the server. */
-struct slow_gate {
-	_Atomic uint64_t word;	/* to hold; 0: none */
-	_Atomic int write;	/* in a write rather than a read */
-	sem_t held;		/* posted when one is held */
-	sem_t go;		/* post it to let all go that are held */
-};
+#include "check/windows/served.h"
 
 struct slow {
 	struct image image;
-	char backing[256];	/* mount point of the server: a file */
-	struct slow_gate *gate;
-	pid_t server;
+	struct served served;	/* the device's file */
 	char why[256];		/* there is none: the reason */
 	bool up;
 };

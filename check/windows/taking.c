@@ -108,7 +108,7 @@ static void judge(struct stage *s, size_t stored)
 static bool hold_in_device(struct stage *s, struct act *a, uint64_t word,
 			   bool write)
 {
-	struct slow_gate *gate = s->cfg->slow->gate;
+	struct slow_gate *gate = s->cfg->slow->served.gate;
 
 	while (!sem_trywait(&gate->held))
 		;
@@ -135,8 +135,8 @@ static bool hold_in_device(struct stage *s, struct act *a, uint64_t word,
 
 static void let_go(struct stage *s)
 {
-	atomic_store(&s->cfg->slow->gate->word, 0);
-	sem_post(&s->cfg->slow->gate->go);
+	atomic_store(&s->cfg->slow->served.gate->word, 0);
+	sem_post(&s->cfg->slow->served.gate->go);
 }
 
 static void conclude(struct stage *s, bool held, const struct act *op,

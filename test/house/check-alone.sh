@@ -38,6 +38,28 @@ if [ "$(id -u)" -eq 0 ]; then
 	said=$(setpriv --reuid 65534 --regid 65534 --clear-groups \
 		"$dir/mkwrite-check" --seconds 0.5 --window none "$dir/open")
 	[ $? -le 1 ] || fail "an ordinary user cannot run it: $said"
+	# Held by a file of its own, where a user may have FUSE: the device is lent.
+	if command -v fusermount3 >/dev/null && [ -c /dev/fuse ] &&
+	   "$check" --window write-read --lever-by-file "$dir/open" |
+	   grep -q '^write-read .*\(torn\|coherent\|excluded\)'; then
+		mkdir "$dir/dev"
+		said=$(unshare -m sh -c '
+			mount -t tmpfs none "$1/dev" &&
+			mknod -m 666 "$1/dev/fuse" c 10 229 &&
+			mount --bind "$1/dev/fuse" /dev/fuse || exit
+			TMPDIR=$1/open setpriv --reuid 65534 --regid 65534 \
+				--clear-groups "$1/mkwrite-check" \
+				--window write-read "$1/open"
+			grep "$1/open" /proc/mounts | sed "s/^/left: /"' \
+			alone "$dir" 2>&1)
+		case $said in
+		*left:* | *skipped*) fail "a user with FUSE: $said" ;;
+		*torn* | *coherent* | *excluded*) ;;
+		*) fail "a user with FUSE: $said" ;;
+		esac
+	else
+		echo "not tried: an ordinary user's lever by FUSE"
+	fi
 	[ -z "$(ls -A "$dir/open")" ] || fail "something is left behind"
 fi
 exit $bad
