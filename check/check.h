@@ -41,6 +41,7 @@ enum op_kind {
 	OP_SYNC,
 	OP_ALLOCATE,
 	OP_DISTURB,		/* enum disturb: what must not change a byte */
+	OP_SHIFT,		/* collapse or insert, and back to the old size */
 	OP_KINDS
 };
 
@@ -100,6 +101,7 @@ enum disturb {
 	DISTURB_MSYNC,
 	DISTURB_REMAP,		/* mapped anew, at the same place */
 	DISTURB_MOVE,		/* another mapping moved there (mremap) */
+	DISTURB_FREEZE,		/* all of the file system, for a moment: cfg->freeze */
 	DISTURBS
 };
 
@@ -153,6 +155,7 @@ struct check_config {
 	uint64_t mem_bytes;	/* for all that grows with the run; 0: enough */
 	uint64_t file_bytes;	/* of the file hammered, whole pages */
 	uint32_t delay_ns;	/* the longest delay to be put in; 0: none */
+	bool freeze;		/* nobody else needs the file system */
 	bool measure;		/* what recording costs: res->bare */
 	unsigned hang_seconds;	/* after which a thread counts as stuck */
 	unsigned window_seconds;	/* after which a window is a deadlock */

@@ -58,7 +58,7 @@ void mkw__evidence_take(struct evidence *ev, const struct history *h,
 
 		if (rec->start < since && rec != culprit)
 			break;
-		if (!overlaps(rec, from, to))
+		if (!overlaps(rec, from, to) && rec != culprit)
 			continue;
 		fill_op(&ev->ops[ev->n], h, rec, word);
 		ev->ops[ev->n].culprit = rec == culprit;

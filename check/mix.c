@@ -15,6 +15,8 @@
  *   truncate     the same with truncate, around the end of the file
  *   ways         reads and writes by a ring, by copy_file_range(), with RWF_DSYNC
  *                and RWF_NOWAIT, while caches and mappings are taken away
+ *   shift        loads, stores, reads, writes while one thread collapses and inserts
+ *                pages, so that all that is behind them moves
  *   wide         everything, all over the file, which is larger than the smallest
  *                cache of the engine: reclaim
  */
@@ -107,12 +109,24 @@ static const struct profile profiles[] = {
 			[OP_SYNC] = 1, [OP_DISTURB] = 5,
 		},
 	},
+	{
+		.name = "shift",
+		.pages = 24,
+		.large = 4,
+		.weights = {
+			[OP_LOAD] = 60, [OP_STORE] = 60,
+			[OP_READ] = 25, [OP_WRITE] = 20,
+			[OP_DIRECT_READ] = 20, [OP_DIRECT_WRITE] = 20,
+			[OP_PUNCH] = 4, [OP_SYNC] = 1, [OP_SHIFT] = 10,
+			[OP_DISTURB] = 5,
+		},
+	},
 };
 #define PROFILES (sizeof(profiles) / sizeof(profiles[0]))
 
 const struct profile *mkw__check_profile(unsigned epoch)
 {
-	static const uint8_t rota[] = { 0, 1, 0, 2, 0, 3, 0, 4, 0, 5 };
+	static const uint8_t rota[] = { 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6 };
 
 	return &profiles[rota[epoch % sizeof(rota)]];
 }
@@ -144,16 +158,21 @@ const char *mkw__check_profile_name(const struct profile *p)
 }
 
 const char *mkw__check_profile_unfit(const struct profile *p,
-				     const struct layout *layout,
-				     uint32_t direct_align)
+				     const struct worker *w)
 {
+	uint32_t direct_align = w->target->direct_align;
+
+	if (p->weights[OP_SHIFT] && !w->can_shift)
+		return "there is no collapse and insert here";
+	if (p->weights[OP_SHIFT] && w->layout->words > SKEW_WORDS)
+		return "what is moved is not followed in a file of more than 8 MiB";
 	if (!p->sectors)
 		return NULL;
 	if (!direct_align)
 		return "there is no direct I/O here";
 	if (direct_align > SECTOR_WORDS * WORD)
 		return "direct I/O of 512 bytes is not possible here";
-	if (layout->page_words < 4 * SECTOR_WORDS)
+	if (w->layout->page_words < 4 * SECTOR_WORDS)
 		return "pages are too small";
 	return NULL;
 }
@@ -271,6 +290,7 @@ static enum op_kind choose(struct worker *w, const struct profile *p)
 	}
 	if ((kind == OP_PUNCH && !w->can_punch) ||
 	    (kind == OP_ZERO && !w->can_zero) ||
+	    (kind == OP_SHIFT && (w->log.thread || w->shifts == SHIFTS_MAX)) ||
 	    (kind == OP_DISTURB && !w->target->ops->disturb))
 		return OP_LOAD;
 	return (enum op_kind)kind;
@@ -306,6 +326,16 @@ static unsigned choose_way(struct worker *w, enum op_kind kind)
 		way = 1u << below(w, 8);
 	while (!(have & way));
 	return way;
+}
+
+/* A freeze costs everybody, so it comes seldom. */
+static enum disturb choose_disturb(struct worker *w)
+{
+	enum disturb what = (enum disturb)below(w, DISTURBS);
+
+	if (what == DISTURB_FREEZE && (!w->can_freeze || below(w, 8)))
+		return DISTURB_UNMAP;
+	return what;
 }
 
 void mkw__check_step(struct worker *w, const struct profile *p,
@@ -347,6 +377,16 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 	case OP_SYNC:
 		perform(w, kind, 0, 0, phase);
 		return;
+	case OP_SHIFT:
+		w->shifts++;
+		mkw__check_do(w, &(struct step){
+				.kind = kind,
+				.word = word / layout->page_words *
+					layout->page_words,
+				.words = (1 + below(w, 4)) * layout->page_words,
+				.way = dice < 50 ? SHIFT_COLLAPSE : SHIFT_INSERT,
+			}, phase);
+		return;
 	case OP_ALLOCATE:
 	case OP_DISTURB:
 		unit = layout->page_words;
@@ -382,6 +422,6 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 			.way = (kind_reads(kind) || kind_writes(kind)) &&
 			       below(w, 100) < p->other_ways ?
 				       choose_way(w, kind) : 0,
-			.what = (enum disturb)below(w, DISTURBS),
+			.what = choose_disturb(w),
 		}, phase);
 }

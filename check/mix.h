@@ -22,6 +22,7 @@ struct layout {
 };
 
 struct profile;
+struct worker;
 /* The profile of an epoch: they take turns. */
 const struct profile *mkw__check_profile(unsigned epoch);
 
@@ -30,10 +31,11 @@ struct worker {
 	struct log log;
 	const struct layout *layout;
 	struct target *target;
-	bool can_punch, can_zero;
+	bool can_punch, can_zero, can_shift, can_freeze;
 	uint32_t kinds;		/* bits of what may be done */
 	uint32_t pages;		/* of the part used; 0: the profile's */
 	uint64_t rng;
+	uint32_t shifts;	/* done in this epoch */
 	uint64_t *buf;		/* OP_WORDS_MAX words, aligned for direct I/O */
 	struct late *late;	/* whose buffer it is then, by log.thread; or NULL */
 	uint32_t delay_ns;	/* the longest; 0: none */
@@ -51,8 +53,7 @@ uint32_t mkw__check_profile_kinds(const struct profile *p);
 const char *mkw__check_profile_name(const struct profile *p);
 /* NULL, or why the profile has nothing to do here. */
 const char *mkw__check_profile_unfit(const struct profile *p,
-				     const struct layout *layout,
-				     uint32_t direct_align);
+				     const struct worker *w);
 /* A number below n. */
 uint32_t mkw__check_random(struct worker *w, uint32_t n);
 /* Now and then a pause between two operations: up to w->delay_ns. */

@@ -207,6 +207,12 @@ static bool take_lever_by_file(struct options *o, const char *value)
 	return o->cfg.lever_by_file = true;
 }
 
+static bool take_freeze(struct options *o, const char *value)
+{
+	(void)value;
+	return o->cfg.freeze = true;
+}
+
 static bool take_measure(struct options *o, const char *value)
 {
 	(void)value;
@@ -274,13 +280,15 @@ static const struct option_def defs[] = {
 	  "kernel or engine", true },
 	{ "seconds", "N", "of random concurrency for each target [20]",
 	  take_seconds, "a number above 0", false },
-	{ "profile", "NAME", "dio-vs-mmap, hot, punch, truncate, ways, wide [all]",
-	  take_profile, "dio-vs-mmap, hot, punch, truncate, ways, wide or all",
+	{ "profile", "NAME", "dio-vs-mmap, hot, punch, shift, truncate, ways, wide [all]",
+	  take_profile, "dio-vs-mmap, hot, punch, shift, truncate, ways, wide or all",
 	  false },
 	{ "file-size", "BYTES", "of the file that is hammered; K, M [2M]",
 	  take_file_size, "a number of bytes from 1M to 128M, whole pages", false },
 	{ "delay", "TIME", "put delays into operations, up to TIME (500us, 2ms)",
 	  take_delay, "a time of at most 100ms, as in 500us", false },
+	{ "freeze", NULL, "freeze the file system of DIR, too; all who use it wait",
+	  take_freeze, NULL, false },
 	{ "mem", "BYTES", "memory to record and judge with [140M or more]", take_mem,
 	  "a number of bytes, 16M or more", false },
 	{ "until-found", NULL, "end the random run at its first anomaly",
@@ -363,6 +371,13 @@ static int check_dir(const char *self, const char *dir)
 	return EXIT_USAGE;
 }
 
+static bool is_root(const char *dir)
+{
+	struct stat st, root;
+
+	return stat(dir, &st) || stat("/", &root) || st.st_dev == root.st_dev;
+}
+
 static int bad_line(const char *self, const char *what)
 {
 	fprintf(stderr, "%s: %s. See %s --help\n", self, what, self);
@@ -415,6 +430,8 @@ int mkw__check_parse(int argc, char **argv, struct options *o)
 	}
 	if (o->list)
 		return EXIT_CLEAN;
+	/* Nobody else has these. */
+	o->cfg.freeze |= o->n_fs > 0;
 	if (o->n_fs)
 		return optind == argc ? EXIT_CLEAN :
 		       bad_line(self, "--fs takes no directory");
@@ -424,5 +441,10 @@ int mkw__check_parse(int argc, char **argv, struct options *o)
 	if (optind + 1 < argc)
 		return bad_line(self, "more than one directory was named");
 	o->cfg.dir = argv[optind];
-	return check_dir(self, o->cfg.dir);
+	if (check_dir(self, o->cfg.dir) != EXIT_CLEAN)
+		return EXIT_USAGE;
+	return o->cfg.freeze && is_root(o->cfg.dir) ?
+		       bad_line(self, "--freeze will not freeze the root file "
+				      "system: a kill in the wrong moment would "
+				      "leave the machine so") : EXIT_CLEAN;
 }

@@ -122,6 +122,22 @@ static void settle_count(struct worker *w, struct rec *rec, ssize_t got)
 		rec->outcome = REC_FAILED;
 }
 
+/*
+ * The range goes, or zeros come before it, and all behind it moves. The file then
+ * gets its old size: with zeros at its end, or without what was moved past it.
+ */
+static int shift(struct worker *w, off_t off, off_t len, unsigned way)
+{
+	struct target *t = w->target;
+	int err = t->ops->fallocate(t, way == SHIFT_INSERT ?
+					       FALLOC_FL_INSERT_RANGE :
+					       FALLOC_FL_COLLAPSE_RANGE,
+				    off, len);
+
+	return err ? err :
+		     t->ops->truncate(t, (off_t)(w->layout->words * WORD));
+}
+
 /* The call itself. Mapped accesses count in rec->moved. */
 static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
 {
@@ -156,6 +172,8 @@ static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
 		return t->ops->truncate(t, off);
 	case OP_DISTURB:
 		return t->ops->disturb(t, s->what, off, (size_t)len);
+	case OP_SHIFT:
+		return shift(w, off, len, s->way);
 	case OP_SYNC:
 	case OP_KINDS:
 		break;
@@ -185,7 +203,7 @@ static void settle(struct worker *w, const struct step *s, struct rec *rec,
 		settle_count(w, rec, got);
 		return;
 	default:
-		rec->moved = rec->words;
+		rec->moved = s->kind == OP_SHIFT ? s->words : rec->words;
 		if (got >= 0)
 			return;
 		rec->moved = 0;

@@ -37,6 +37,14 @@ enum rec_outcome {
 #define REC_SEEN_RESURRECTED 0x4u
 #define REC_SEEN_NEVER_WRITTEN 0x8u
 
+/*
+ * Of an OP_SHIFT word and moved are the range that was collapsed or inserted, way is
+ * SHIFT_ and words is 0.
+ */
+enum { SHIFT_COLLAPSE, SHIFT_INSERT };
+/* In an epoch; one thread does them all. */
+#define SHIFTS_MAX 8u
+
 struct rec {
 	uint64_t start, end;
 	uint32_t word, words;	/* what it touches */

@@ -61,6 +61,7 @@ const char *mkw__check_op_name(enum op_kind kind)
 		[OP_SYNC] = "sync",
 		[OP_ALLOCATE] = "allocate",
 		[OP_DISTURB] = "cache advice",
+		[OP_SHIFT] = "collapse or insert",
 	};
 
 	return names[kind];

@@ -66,6 +66,7 @@ struct run {
 	uint64_t *ways[3];	/* the file as mapped, read, directly read */
 	bool stuck;
 	int64_t blocks_empty;	/* of the file when it was one hole */
+	bool shifted;		/* data may be elsewhere than it was written */
 	struct late *late;	/* of cfg->delay_ns, where it can be had */
 
 	pthread_mutex_t mutex;	/* of epoch, profile, phase, parked */
@@ -146,6 +147,7 @@ static void *hammer(void *p)
 		profile = run->profile;
 		phase = run->phase;
 		w->bare = run->bare;
+		w->shifts = 0;
 		pthread_mutex_unlock(&run->mutex);
 		if (atomic_load(&run->quit))
 			return NULL;
@@ -469,6 +471,7 @@ static int judge(struct run *run)
 		.evidence = run->cfg->evidence,
 		.began = run->began,
 		.before_ns = run->before_ns,
+		.shifted = run->shifted,
 	};
 	struct check_count *stale = &run->res->classes[CHECK_STALE_READ];
 	bool agree, failed;
@@ -485,6 +488,7 @@ static int judge(struct run *run)
 	found = mkw__verdict_judge(run->verdict, &h, run->res->classes);
 	if (found < 0)
 		return (int)found;
+	run->shifted |= run->workers[0].shifts > 0;
 	/* The words that are not tracked. */
 	if (!agree && !found && !failed)
 		mkw__check_count(stale, run->res->hammer_ns,
@@ -787,6 +791,19 @@ static int prepare(struct run *run)
 						  (off_t)page)))
 		for (unsigned i = 0; i <= cfg->threads; i++)
 			run->workers[i].can_zero = false;
+	if (cfg->freeze && t->ops->disturb) {
+		err = t->ops->disturb(t, DISTURB_FREEZE, 0, 0);
+		if (err)
+			note(run, "freeze skipped: %s%s\n", strerror(-err), "");
+		for (unsigned i = 0; i < cfg->threads && !err; i++)
+			run->workers[i].can_freeze = true;
+	}
+	run->workers[0].can_shift =
+		!t->ops->fallocate(t, FALLOC_FL_COLLAPSE_RANGE, 0,
+				   (off_t)page) &&
+		!t->ops->truncate(t, (off_t)size) &&
+		!t->ops->fallocate(t, FALLOC_FL_INSERT_RANGE, 0, (off_t)page) &&
+		!t->ops->truncate(t, (off_t)size);
 	if (t->ops->blocks)
 		run->blocks_empty = t->ops->blocks(t);
 	/* Half of it data, half a hole. */
@@ -874,8 +891,7 @@ static int epochs(struct run *run)
 		const struct profile *p = cfg->profile ?
 				mkw__check_profile_find(cfg->profile) :
 				mkw__check_profile(turn);
-		const char *why = mkw__check_profile_unfit(p, &run->layout,
-						run->target.direct_align);
+		const char *why = mkw__check_profile_unfit(p, &run->workers[0]);
 
 		if (why) {
 			if (p != skipped)

@@ -216,6 +216,7 @@ static int engine_disturb(struct target *t, enum disturb what, off_t off,
 	case DISTURB_REMAP:
 	case DISTURB_MOVE:
 		return map_elsewhere(e, off, len);
+	case DISTURB_FREEZE:
 	case DISTURBS:
 		break;
 	}

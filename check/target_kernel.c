@@ -11,15 +11,18 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <liburing.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check/fsname.h"
@@ -312,6 +315,23 @@ static long raw_map(struct kernel *k, void *at, size_t len, int flags, off_t off
 		       MAP_SHARED | flags, k->fd, off);
 }
 
+/* How long everybody else who writes has to wait. */
+#define FROZEN_NS 300000
+
+/* Only one can freeze it at a time. */
+static int freeze(struct kernel *k)
+{
+	struct timespec ts = { 0, FROZEN_NS };
+
+	if (ioctl(k->fd, FIFREEZE, 0))
+		return errno == EBUSY ? -EOPNOTSUPP : -errno;
+	nanosleep(&ts, NULL);
+	while (ioctl(k->fd, FITHAW, 0))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
 /* MADV_POPULATE_READ is of Linux 5.14, MADV_PAGEOUT of 5.4. */
 static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 			  size_t len)
@@ -353,6 +373,8 @@ static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 			return 0;
 		syscall(SYS_munmap, p, len);
 		return -EOPNOTSUPP;
+	case DISTURB_FREEZE:
+		return freeze(k);
 	case DISTURBS:
 		break;
 	}

@@ -16,6 +16,15 @@
  * A value of an earlier epoch, other than the one that the word began with, was
  * overwritten long ago: a stale read, or resurrected where zeros were meant.
  *
+ * Collapse and insert move data to other words. So words of the file are *places*,
+ * and what is judged are *cells*, which hold what moves with them: in the beginning
+ * cell and place have the same number, and each shift gives places other cells (struct
+ * maps; whole sectors move). A collapse takes cells away; they are zeroed by it and
+ * are the new places at the end of the file. An insert zeroes the cells that it pushed
+ * past the end, which are the new places in the middle. Who ran while a shift did
+ * may have met the places of before or those of after: a write then may have happened
+ * to either, a read says nothing. In such an epoch tearing is not judged.
+ *
  * Torn: atomic operations have an order. A read that saw X in one word and Y in
  * another, both words covered by both writes, would need X after Y and Y after X.
  * The same where Y is older than X for certain and X covers the word that
@@ -52,7 +61,19 @@ struct jury {			/* one thread */
 	int err;
 };
 
+/* The places of the file before the first shift, and after each. */
+struct maps {
+	unsigned n;		/* shifts */
+	const struct rec *shifts[SHIFTS_MAX];
+	uint32_t sectors;
+	uint32_t *cell;		/* [version * sectors + place]; whole sectors */
+	uint32_t *place;	/* [version * sectors + cell] */
+	size_t cell_cap, place_cap;
+	bool unknown;		/* one failed: nothing is known */
+};
+
 struct verdict {
+	struct maps maps;
 	unsigned n_juries;
 	struct jury *juries;
 	/* The epoch: */
@@ -117,6 +138,8 @@ void mkw__verdict_free(struct verdict *v)
 			free(v->juries[i].words[k].v);
 	}
 	free(v->juries);
+	free(v->maps.cell);
+	free(v->maps.place);
 	free(v->order);
 	free(v->first);
 	free(v->refs);
@@ -173,10 +196,163 @@ static int merge(struct verdict *v)
 	return 0;
 }
 
+/* ---- places and cells ------------------------------------------------------ */
+
+/* One shift: the places of `from` become those of `to`. */
+static void move_places(uint32_t *to, const uint32_t *from, uint32_t n,
+			const struct rec *shift)
+{
+	uint32_t off = shift->word / SECTOR_WORDS;
+	uint32_t len = shift->moved / SECTOR_WORDS;
+
+	if (shift->way == SHIFT_INSERT) {
+		memcpy(to, from, off * sizeof(*to));
+		memcpy(to + off, from + n - len, len * sizeof(*to));
+		memcpy(to + off + len, from + off, (n - len - off) * sizeof(*to));
+	} else {
+		memcpy(to, from, off * sizeof(*to));
+		memcpy(to + off, from + off + len, (n - len - off) * sizeof(*to));
+		memcpy(to + n - len, from + off, len * sizeof(*to));
+	}
+}
+
+static int make_maps(struct verdict *v)
+{
+	struct maps *m = &v->maps;
+	uint32_t n = (v->h->words + SECTOR_WORDS - 1) / SECTOR_WORDS;
+	uint32_t *cell, *place;
+
+	m->n = 0;
+	m->sectors = n;
+	m->unknown = false;
+	for (uint32_t i = 0; i < v->n_order; i++) {
+		const struct rec *rec = v->order[i];
+
+		if (rec->kind != OP_SHIFT)
+			continue;
+		m->unknown |= rec->outcome != REC_DONE || m->n == SHIFTS_MAX;
+		if (!m->unknown)
+			m->shifts[m->n++] = rec;
+	}
+	if (!m->n || m->unknown)
+		return 0;
+	cell = grow(m->cell, &m->cell_cap, (size_t)(m->n + 1) * n, sizeof(*cell));
+	if (!cell)
+		return -ENOMEM;
+	m->cell = cell;
+	place = grow(m->place, &m->place_cap, (size_t)(m->n + 1) * n,
+		     sizeof(*place));
+	if (!place)
+		return -ENOMEM;
+	m->place = place;
+	for (uint32_t i = 0; i < n; i++)
+		cell[i] = i;
+	for (unsigned k = 0; k < m->n; k++)
+		move_places(cell + (k + 1) * n, cell + k * n, n, m->shifts[k]);
+	for (unsigned k = 0; k <= m->n; k++)
+		for (uint32_t i = 0; i < n; i++)
+			place[k * n + cell[k * n + i]] = i;
+	return 0;
+}
+
+/* Which versions of the places may the record have met? Returns the first. */
+static unsigned versions(const struct maps *m, const struct rec *rec,
+			 unsigned *last)
+{
+	unsigned first = 0;
+
+	while (first < m->n && m->shifts[first]->end < rec->start)
+		first++;
+	for (*last = first; *last < m->n &&
+			    m->shifts[*last]->start <= rec->end; ++*last)
+		;
+	return first;
+}
+
+static uint32_t cell_of(const struct maps *m, unsigned version, uint32_t place)
+{
+	return m->n ? m->cell[version * m->sectors + place] : place;
+}
+
+static uint32_t place_of(const struct maps *m, unsigned version, uint32_t cell)
+{
+	return m->n ? m->place[version * m->sectors + cell] : cell;
+}
+
+/* Is the place the same cell in all of the versions? */
+static bool is_sure(const struct maps *m, unsigned first, unsigned last,
+		    uint32_t place)
+{
+	for (unsigned k = first + 1; k <= last; k++)
+		if (cell_of(m, k, place) != cell_of(m, first, place))
+			return false;
+	return true;
+}
+
+/* The word of the file that the record met as the cell's word. */
+static uint32_t word_of(const struct maps *m, const struct rec *rec,
+			uint32_t cell_word)
+{
+	unsigned last, first = versions(m, rec, &last), k = first;
+	uint32_t sector = cell_word / SECTOR_WORDS;
+
+	/* A read is judged by what is the same in all of them. */
+	while (k < last && !is_sure(m, first, last, place_of(m, k, sector)))
+		k++;
+	return place_of(m, k, sector) * SECTOR_WORDS + cell_word % SECTOR_WORDS;
+}
+
 /* Words of the record that its sectors' lists need to know of. */
 static uint32_t rec_reach(const struct rec *rec)
 {
 	return kind_reads((enum op_kind)rec->kind) ? rec->moved : rec->words;
+}
+
+/*
+ * Calls each(v, cell sector, index) for all that record number `index` is to be
+ * judged with.
+ */
+static void each_cell(struct verdict *v, uint32_t index,
+		      void (*each)(struct verdict *v, uint32_t cell,
+				   uint32_t index))
+{
+	const struct maps *m = &v->maps;
+	const struct rec *rec = v->order[index];
+	uint32_t reach = rec_reach(rec), from = rec->word;
+	unsigned first, last;
+
+	if (rec->kind == OP_SHIFT) {
+		/* What was nowhere before it, in the places of after. */
+		reach = rec->moved;
+		if (rec->way == SHIFT_COLLAPSE)
+			from = v->h->words - reach;
+		for (first = 0; m->shifts[first] != rec; first++)
+			;
+		first = last = first + 1;
+	} else {
+		first = versions(m, rec, &last);
+	}
+	if (!reach)
+		return;
+	for (uint32_t s = from / SECTOR_WORDS;
+	     s <= (from + reach - 1) / SECTOR_WORDS; s++) {
+		if (kind_reads((enum op_kind)rec->kind) &&
+		    !is_sure(m, first, last, s))
+			continue;
+		for (unsigned k = first; k <= last; k++)
+			each(v, cell_of(m, k, s), index);
+	}
+}
+
+static void count_ref(struct verdict *v, uint32_t cell, uint32_t index)
+{
+	(void)index;
+	v->first[cell + 2]++;
+}
+
+static void add_ref(struct verdict *v, uint32_t cell, uint32_t index)
+{
+	v->refs[v->first[cell + 1]++] = index;
 }
 
 static int spread(struct verdict *v)
@@ -194,32 +370,16 @@ static int spread(struct verdict *v)
 	 * sector s begins, and after filling where it ends.
 	 */
 	memset(first, 0, (sectors + 2) * sizeof(*first));
-	for (uint32_t i = 0; i < v->n_order; i++) {
-		const struct rec *rec = v->order[i];
-		uint32_t reach = rec_reach(rec);
-
-		if (!reach)
-			continue;
-		for (uint32_t s = rec->word / SECTOR_WORDS;
-		     s <= (rec->word + reach - 1) / SECTOR_WORDS; s++)
-			first[s + 2]++;
-	}
+	for (uint32_t i = 0; i < v->n_order; i++)
+		each_cell(v, i, count_ref);
 	for (uint32_t s = 0; s < sectors; s++)
 		first[s + 2] += first[s + 1];
 	refs = grow(v->refs, &v->refs_cap, first[sectors + 1], sizeof(*refs));
 	if (!refs)
 		return -ENOMEM;
 	v->refs = refs;
-	for (uint32_t i = 0; i < v->n_order; i++) {
-		const struct rec *rec = v->order[i];
-		uint32_t reach = rec_reach(rec);
-
-		if (!reach)
-			continue;
-		for (uint32_t s = rec->word / SECTOR_WORDS;
-		     s <= (rec->word + reach - 1) / SECTOR_WORDS; s++)
-			refs[first[s + 1]++] = i;
-	}
+	for (uint32_t i = 0; i < v->n_order; i++)
+		each_cell(v, i, add_ref);
 	return 0;
 }
 
@@ -242,7 +402,8 @@ static struct rec *find_rec(const struct history *h, uint64_t value)
 /* A value that was written into this word in an earlier epoch. */
 static bool is_old(const struct history *h, uint64_t value, uint32_t word)
 {
-	return kind_writes(value_kind(value)) && value_word(value) == word &&
+	return kind_writes(value_kind(value)) &&
+	       (h->shifted || value_word(value) == word) &&
 	       value_thread(value) < h->n_logs &&
 	       (int32_t)(value_number(value) -
 			 (uint32_t)h->logs[value_thread(value)].base) < 0;
@@ -322,8 +483,9 @@ static void found(void *arg, const struct judge_finding *f)
 	struct jury *jury = arg;
 	struct verdict *v = jury->verdict;
 	const struct history *h = v->h;
-	uint32_t word = jury->word;
-	uint64_t initial = h->initial[word];
+	uint64_t initial = h->initial[jury->word];
+	/* Where the reader saw it. */
+	uint32_t word = word_of(&v->maps, v->order[f->read], jury->word);
 	struct rec *write = f->write == JUDGE_INITIAL ? NULL :
 							v->order[f->write];
 	struct rec *read = v->order[f->read];
@@ -345,7 +507,8 @@ static void found(void *arg, const struct judge_finding *f)
 			count(v, CHECK_RESURRECTED, write, read, word);
 		break;
 	case JUDGE_NEVER_WRITTEN:
-		if (is_old(h, seen_value(h, read, word), word)) {
+		if (is_old(h, seen_value(h, read, word), word) ||
+		    (v->maps.n && find_rec(h, seen_value(h, read, word)))) {
 			if (mark(read, REC_SEEN_STALE))
 				count(v, initial ? CHECK_STALE_READ :
 						   CHECK_RESURRECTED,
@@ -374,19 +537,22 @@ static int add_op(struct word_ops *w, const struct judge_op *op)
 	return 0;
 }
 
-/* Adds what the record did to the sector's tracked words. */
-static int add_rec(struct jury *jury, uint32_t index, uint32_t sector)
+/*
+ * Adds what the record did to the tracked words of a cell's sector, which it met at
+ * `place`.
+ */
+static int add_at(struct jury *jury, uint32_t index, uint32_t place, bool maybe)
 {
 	const struct history *h = jury->verdict->h;
 	const struct rec *rec = jury->verdict->order[index];
 	const struct log *log = &h->logs[rec->thread];
 	enum op_kind kind = (enum op_kind)rec->kind;
-	uint32_t from = sector * SECTOR_WORDS, to = from + SECTOR_WORDS;
+	uint32_t from = place * SECTOR_WORDS, to = from + SECTOR_WORDS;
 	uint32_t origin = track_first(h->phase, rec->word);
 
-	if (from < rec->word)
+	if (kind != OP_SHIFT && from < rec->word)
 		from = rec->word;
-	if (to > rec->word + rec_reach(rec))
+	if (kind != OP_SHIFT && to > rec->word + rec_reach(rec))
 		to = rec->word + rec_reach(rec);
 	for (uint32_t w = track_first(h->phase, from); w < to; w += TRACK) {
 		struct judge_op op = {
@@ -403,14 +569,39 @@ static int add_rec(struct jury *jury, uint32_t index, uint32_t sector)
 				op.value = value_make(kind, rec->thread,
 						      log->base + (uint64_t)(rec - log->recs),
 						      w);
-			op.type = rec->outcome == REC_FAILED &&
-						  w >= rec->word + rec->moved ?
+			op.type = maybe || (rec->outcome == REC_FAILED &&
+					    w >= rec->word + rec->moved) ?
 					  JUDGE_MAYBE : JUDGE_WRITE;
 		}
 		if (add_op(&jury->words[w % SECTOR_WORDS / TRACK], &op))
 			return -ENOMEM;
 	}
 	return 0;
+}
+
+/* The same, wherever it met the cell. */
+static int add_rec(struct jury *jury, uint32_t index, uint32_t cell)
+{
+	const struct maps *m = &jury->verdict->maps;
+	const struct rec *rec = jury->verdict->order[index];
+	unsigned last, first = versions(m, rec, &last);
+	int err = 0;
+
+	if (rec->kind == OP_SHIFT)
+		return add_at(jury, index, cell, false);
+	for (unsigned k = first; k <= last && !err; k++) {
+		uint32_t place = place_of(m, k, cell);
+		bool sure = is_sure(m, first, last, place), again = false;
+
+		for (unsigned i = first; i < k; i++)
+			again |= place_of(m, i, cell) == place;
+		if (again || place * SECTOR_WORDS >= rec->word + rec_reach(rec) ||
+		    (place + 1) * SECTOR_WORDS <= rec->word ||
+		    (!sure && kind_reads((enum op_kind)rec->kind)))
+			continue;
+		err = add_at(jury, index, place, !sure);
+	}
+	return err;
 }
 
 static int judge_sector(struct jury *jury, uint32_t sector)
@@ -423,7 +614,9 @@ static int judge_sector(struct jury *jury, uint32_t sector)
 		jury->words[k].n = 0;
 	for (uint32_t i = v->first[sector]; i < v->first[sector + 1] && !err;
 	     i++)
-		err = add_rec(jury, v->refs[i], sector);
+		/* Who may have met it at several places stands there as often. */
+		if (i == v->first[sector] || v->refs[i] != v->refs[i - 1])
+			err = add_rec(jury, v->refs[i], sector);
 	for (unsigned k = 0; k < SECTOR_TRACKED && !err; k++) {
 		struct word_ops *w = &jury->words[k];
 
@@ -468,14 +661,14 @@ static bool contradict(const struct rec *read, const struct source *x,
 
 /* Adds the value's source to the list; returns the new length. */
 static unsigned add_source(const struct history *h, struct source *list,
-			   unsigned n, uint64_t value)
+			   unsigned n, uint64_t value, uint32_t word)
 {
 	uint64_t id = value >> VALUE_WORD_BITS;
 	enum op_kind kind = value_kind(value);
 	const struct rec *rec;
 
 	if (n && list[n - 1].id == id) {
-		list[n - 1].high = value_word(value);
+		list[n - 1].high = word;
 		return n;
 	}
 	if (kind != OP_WRITE && kind != OP_DIRECT_WRITE)
@@ -483,17 +676,16 @@ static unsigned add_source(const struct history *h, struct source *list,
 	rec = find_rec(h, value);
 	/* Not of an operation that failed: it may have written anything. */
 	if ((rec && rec->outcome != REC_DONE) ||
-	    (!rec && !is_old(h, value, value_word(value))))
+	    (!rec && !is_old(h, value, word)))
 		return n;
 	for (unsigned i = 0; i < n; i++)
 		if (list[i].id == id) {
-			list[i].high = value_word(value);
+			list[i].high = word;
 			return n;
 		}
 	if (n == SOURCES_MAX)
 		return n;
-	list[n] = (struct source){ id, rec, value_word(value),
-				   value_word(value) };
+	list[n] = (struct source){ id, rec, word, word };
 	return n + 1;
 }
 
@@ -507,7 +699,7 @@ static void judge_read(struct verdict *v, const struct rec *rec)
 	unsigned n = 0;
 
 	for (uint32_t w = first; w < end; w += TRACK)
-		n = add_source(h, list, n, vals[(w - first) / TRACK]);
+		n = add_source(h, list, n, vals[(w - first) / TRACK], w);
 	for (unsigned i = 0; i < n; i++) {
 		for (unsigned k = 0; k < n; k++) {
 			if (i == k || !contradict(rec, &list[i], &list[k]))
@@ -536,7 +728,7 @@ static void *serve(void *arg)
 			break;
 		jury->err = judge_sector(jury, s);
 	}
-	while (!jury->err) {
+	while (!jury->err && !v->maps.n) {
 		uint32_t from = atomic_fetch_add(&v->next_rec, 256);
 
 		if (from >= v->n_order)
@@ -564,6 +756,11 @@ int64_t mkw__verdict_judge(struct verdict *v, const struct history *h,
 	atomic_store(&v->next_sector, 0);
 	atomic_store(&v->next_rec, 0);
 	err = merge(v);
+	if (!err)
+		err = make_maps(v);
+	/* Whoever could not shift has been counted for that. */
+	if (!err && v->maps.unknown)
+		return 0;
 	if (!err)
 		err = spread(v);
 	if (err)

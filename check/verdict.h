@@ -17,6 +17,7 @@ struct history {
 	bool strict;		/* torn counts for everybody */
 	struct evidence *evidence;	/* to be taken at a failure; or NULL */
 	uint64_t began;		/* stamp of the epoch's start */
+	bool shifted;		/* in an earlier epoch data was moved */
 	uint64_t before_ns;	/* hammering time of earlier epochs */
 };
 

@@ -58,6 +58,7 @@ enum bug {
 	BUG_WRONG_SIZE,
 	BUG_HOLE_OVER_DATA,
 	BUG_KEEPS_BLOCKS,
+	BUG_MOVES_NOTHING,	/* at a collapse or insert */
 	BUG_HANGS,
 	BUG_INTERRUPTS,		/* no bug: SIGINT comes after a while */
 };
@@ -77,7 +78,7 @@ struct fake {
 };
 
 /* Epochs in which every profile had its turn. */
-#define ROTA 10u
+#define ROTA 12u
 
 static enum bug planted;
 
@@ -243,6 +244,9 @@ static int fake_fallocate(struct target *t, int mode, off_t off, off_t len)
 	struct fake *f = t->priv;
 	int err = 0;
 
+	/* One that says it has moved what it has not. */
+	if (mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE))
+		return f->bug == BUG_MOVES_NOTHING ? 0 : -EOPNOTSUPP;
 	pthread_mutex_lock(&f->mutex);
 	if (mode == FALLOC_FL_KEEP_SIZE) {
 		pthread_mutex_unlock(&f->mutex);
@@ -341,6 +345,7 @@ static const char *dir(void)
 /* Of run(); 0: none, or as always. */
 static uint32_t delay_ns;
 static uint64_t file_bytes;
+static const char *profile;
 
 /* Runs until a class of the set (bits) was seen, or as long as is reasonable. */
 static struct check_result *run(const struct target_ops *ops, enum bug bug,
@@ -356,6 +361,7 @@ static struct check_result *run(const struct target_ops *ops, enum bug bug,
 	cfg.epochs = epochs;
 	cfg.until = until;
 	cfg.delay_ns = delay_ns;
+	cfg.profile = profile;
 	if (file_bytes)
 		cfg.file_bytes = file_bytes;
 	/* The fake is fast, and what is recorded has to be judged. */
@@ -501,6 +507,16 @@ static void torn_writes(void **state)
 	expect_class(BUG_TEARS_WRITES, CHECK_TORN, 0);
 }
 
+static void nothing_moved(void **state)
+{
+	(void)state;
+	profile = "shift";
+	expect_class(BUG_MOVES_NOTHING, CHECK_STALE_READ,
+		     ALSO(LOST_STORE) | ALSO(LOST_WRITE) |
+			     ALSO(LOST_DIRECT_WRITE) | ALSO(RESURRECTED));
+	profile = NULL;
+}
+
 static void bytes_past_the_end(void **state)
 {
 	(void)state;
@@ -564,7 +580,7 @@ static void delays(void **state)
 	if (!clean(res))
 		print_anomalies(res);
 	assert_true(clean(res));
-	assert_string_equal(res->notes, "");
+	assert_null(strstr(res->notes, "delay"));
 	expect_class(BUG_DROPS_WRITES, CHECK_LOST_WRITE, ALSO(STALE_READ));
 	delay_ns = 0;
 }
@@ -703,6 +719,33 @@ static void engine_writeback_keeps_writable(void **state)
 {
 	(void)state;
 	engine_with(MKW__MUTANT_WRITEBACK_KEEPS_WRITABLE, ALSO(LOST_STORE));
+}
+
+/* Only where the file system can collapse. */
+static void engine_shifts(void **state)
+{
+	static const enum mkw__mutant bugs[] = {
+		/* SHIFT_NARROW's frames without a page are a panic. */
+		MKW__MUTANT_SHIFT_LEAVES_FRAMES, MKW__MUTANT_SHIFT_UNWRITTEN,
+	};
+	struct check_result *res;
+
+	(void)state;
+	if (!have_engine())
+		skip();
+	profile = "shift";
+	res = run(&mkw__check_engine_target, BUG_NONE, 4, 0);
+	if (!clean(res))
+		print_anomalies(res);
+	assert_true(clean(res));
+	if (!res->ops[OP_SHIFT])
+		print_message("skipped: %s\n", res->notes);
+	for (unsigned i = 0; res->ops[OP_SHIFT] &&
+			     i < sizeof(bugs) / sizeof(bugs[0]); i++)
+		engine_with(bugs[i], ALSO(STALE_READ) | ALSO(LOST_STORE) |
+			    ALSO(LOST_WRITE) | ALSO(LOST_DIRECT_WRITE) |
+			    ALSO(RESURRECTED));
+	profile = NULL;
 }
 
 /* ---- the report ------------------------------------------------------------------ */
@@ -852,6 +895,7 @@ static void command_line(void **state)
 	assert_int_equal(COMMAND("--mem", "1M", "."), 2);
 	assert_int_equal(COMMAND("--file-size", "1000", "."), 2);
 	assert_int_equal(COMMAND("--file-size", "1G", "."), 2);
+	assert_int_equal(COMMAND("--freeze", "/"), 2);
 	assert_int_equal(COMMAND("--delay", "1h", "."), 2);
 	assert_int_equal(COMMAND("--delay", "us", "."), 2);
 	assert_int_equal(COMMAND("--delay", "1000ms", "."), 2);
@@ -1044,6 +1088,7 @@ int main(void)
 		cmocka_unit_test(spurious_errors),
 		cmocka_unit_test(short_writes),
 		cmocka_unit_test(torn_writes),
+		cmocka_unit_test(nothing_moved),
 		cmocka_unit_test(bytes_past_the_end),
 		cmocka_unit_test(stray_state),
 		cmocka_unit_test(interrupted),
@@ -1057,6 +1102,7 @@ int main(void)
 		cmocka_unit_test(engine_write_skips_dirty),
 		cmocka_unit_test(engine_neighbour_writable),
 		cmocka_unit_test(engine_writeback_keeps_writable),
+		cmocka_unit_test(engine_shifts),
 		cmocka_unit_test(bundle),
 		cmocka_unit_test(kernel_runs),
 		cmocka_unit_test(command_line),
