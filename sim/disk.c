@@ -197,10 +197,22 @@ static void changed(struct sim_disk *d, uint64_t off, uint64_t end)
 		sim_cache_block(d->cache, b, d->data + b * SIM_BLOCK);
 }
 
+void sim_disk_stretch(struct sim_disk *d, uint64_t len)
+{
+	sim_touch(SIM_O_DISK, d, 0, SIM_WRITE);
+	grow(d, len);
+	d->len = len;
+}
+
 void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end)
 {
 	d->bad_start = start;
 	d->bad_end = end;
+}
+
+bool sim_disk_is_bad(struct sim_disk *d, uint64_t off)
+{
+	return off >= d->bad_start && off < d->bad_end;
 }
 
 void sim_disk_space_left(struct sim_disk *d, uint64_t blocks)
@@ -285,6 +297,8 @@ static int fail(struct sim_disk *d, enum sim_disk_call call)
 	unsigned *countdown = &d->fail[call];
 
 	sim_touch(SIM_O_DISK, d, 0, *countdown ? SIM_WRITE : SIM_READ);
+	if (*countdown == UINT_MAX)
+		return -EIO;
 	return *countdown && --*countdown == 0 ? -EIO : 0;
 }
 
@@ -762,6 +776,16 @@ static int store_release(struct mkw__store *st, uint64_t off, uint64_t len)
 	return 0;
 }
 
+static int store_length(struct mkw__store *st, uint64_t *len)
+{
+	struct sim_disk *d = ((struct store *)st)->disk;
+
+	sim_step(".store: what is the length?", 0, 0, 0);
+	sim_touch(SIM_O_DISK, d, 0, SIM_READ);
+	*len = d->len;
+	return 0;
+}
+
 static int64_t store_seek(struct mkw__store *st, uint64_t off, bool data)
 {
 	struct sim_disk *d = ((struct store *)st)->disk;
@@ -803,6 +827,7 @@ static const struct mkw__store_ops ops = {
 	.allocate = store_allocate,
 	.blocks = store_blocks,
 	.release = store_release,
+	.length = store_length,
 	.seek = store_seek,
 	.close = store_close,
 };

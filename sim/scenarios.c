@@ -783,6 +783,130 @@ static void error_at_writeback(void)
 	stage_close();
 }
 
+static void range_syncer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2 * rounds; i++) {
+		unsigned page = (unsigned)sim_random(stage.pages);
+
+		stage_sync_range(page * stage.words_per_page,
+				 stage.words_per_page *
+					 (1 + (unsigned)sim_random(stage.pages - page)),
+				 sim_random(2) ? MKW_SYNC_NOFLUSH : 0);
+	}
+}
+
+static void sync_range_vs_store(void)
+{
+	static const struct role roles[] = {
+		{ "range-syncer", range_syncer }, { "toucher", far_toucher },
+		{ "syncer", syncer },
+	};
+
+	/* Nobody who changes the disk first and then what is cached. */
+	set_up(3, sim_random(2) ? 0 : 3);
+	variant |= 1;
+	play_roles(roles, 2 + (variant >> 1 & 1));
+	stage_close();
+}
+
+static void adviser(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2 * rounds; i++) {
+		unsigned page = (unsigned)sim_random(2);
+
+		stage_dontneed(page * stage.words_per_page,
+			       stage.words_per_page * (1 + (unsigned)sim_random(2 - page)));
+	}
+}
+
+static void advice_vs_fault(void)
+{
+	static const struct role roles[] = {
+		{ "adviser", adviser }, { "toucher", far_toucher },
+		{ "reader", reader }, { "writer", direct_writer },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + (variant >> 2) % 3);
+	stage_close();
+}
+
+static unsigned bad_page, bad_end;
+
+static void discarder(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_discard(bad_page * stage.words_per_page,
+			      (bad_end - bad_page) * stage.words_per_page);
+}
+
+/*
+ * What the disk has of a bad page stays; page 0, which may be dirty, is none. Pages
+ * that failed beside a bad one may be discarded, too, with anything on the disk:
+ * while others are at work only bad ones are.
+ */
+static void discard_vs_store(void)
+{
+	static const struct role roles[] = {
+		{ "discarder", discarder }, { "roamer-1", roamer },
+		{ "syncer", syncer }, { "roamer-2", roamer },
+	};
+
+	set_up(4, 0);
+	bad_page = 1 + (unsigned)sim_random(3);
+	bad_end = bad_page + 1 + (unsigned)sim_random(4 - bad_page);
+	stage_bad_pages(bad_page, bad_end);
+	play_roles(roles, 3 + (variant & 1));
+	if (variant & 2)
+		stage_discard_all();
+	stage_close();
+}
+
+/* A disk that cannot be read, or is full, until the file's callback is asked. */
+static void error_callback(void)
+{
+	static const struct role roles[] = {
+		{ "storer", hole_storer }, { "toucher", far_toucher },
+		{ "syncer", syncer },
+	};
+	bool reads_fail;
+
+	set_up(4, 0);
+	reads_fail = variant & 8;
+	if (!reads_fail)
+		stage_fill_disk(0, stage_options.old_kernel ? 64 :
+				(unsigned)sim_random(4));
+	stage_answer(reads_fail);
+	play_roles(roles, 2 + (variant >> 1 & 1));
+	stage_close();
+}
+
+static void stretcher(void *arg)
+{
+	(void)arg;
+	stage_load(map1, word_of_page(0));
+	stage_stretch();
+}
+
+/* Somebody else changes the file's length: each handle is told once. */
+static void length_changed(void)
+{
+	static const struct role roles[] = {
+		{ "stretcher", stretcher }, { "syncer-1", syncer },
+		{ "storer", storer }, { "syncer-2", syncer },
+	};
+
+	set_up(2, 0);
+	if (variant & 4)
+		stage_open_other();
+	play_roles(roles, 2 + (variant & 3) % 3);
+	stage_unstretch();
+	stage_close();
+}
+
 static void mixed_truncate(void)
 {
 	static const struct role roles[] = {
@@ -1150,6 +1274,16 @@ const struct scenario scenarios[] = {
 	  mkwrite_vs_punch, false },
 	{ "unmap-vs-fault", "faults in a mapping that is unmapped",
 	  unmap_vs_fault, false },
+	{ "sync-range-vs-store", "a range is on the disk when a sync of it returns",
+	  sync_range_vs_store, false },
+	{ "advice-vs-fault", "pages leave the cache by advice while they are used",
+	  advice_vs_fault, false },
+	{ "discard-vs-store", "what cannot be written is given up, and nothing else",
+	  discard_vs_store, false },
+	{ "error-callback", "accesses that fail ask first, and are made again",
+	  error_callback, false },
+	{ "length-changed", "somebody else makes the file longer",
+	  length_changed, false },
 	{ "disk-fails", "a read and a write of the disk fail",
 	  disk_fails, false },
 	{ "failed-punch-vs-credit", "a punch fails beside a hole that gets blocks",

@@ -140,7 +140,7 @@ bool sim_disk_allocated(struct sim_disk *d, uint64_t off);
 uint64_t sim_disk_len(struct sim_disk *d);
 /*
  * The nth call of a kind from now on fails with -EIO, a write or a take after a part
- * of it was done; 0: none does. A take is a punch, zero or shrink.
+ * of it was done; 0: none does; UINT_MAX: each does. A take is a punch, zero or shrink.
  */
 enum sim_disk_call {
 	SIM_DISK_READ, SIM_DISK_WRITE, SIM_DISK_TAKE, SIM_DISK_FLUSH,
@@ -155,8 +155,11 @@ bool sim_disk_watched(struct sim_disk *d);
 /* After a run that crashed: one of the contents that the disk may have; its length. */
 uint64_t sim_disk_crash(struct sim_disk *d, uint64_t *random, char *image,
 			uint64_t size);
+/* Somebody else makes the file longer, or as long again as it was: no data changes. */
+void sim_disk_stretch(struct sim_disk *d, uint64_t len);
 /* Writes that touch these bytes fail with -EIO; none if they are empty. */
 void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end);
+bool sim_disk_is_bad(struct sim_disk *d, uint64_t off);
 /* From now on so many more blocks can be allocated: -ENOSPC. UINT64_MAX: any. */
 void sim_disk_space_left(struct sim_disk *d, uint64_t blocks);
 /*

@@ -246,6 +246,9 @@ static void intend_length(uint64_t len)
 /* A page past the end has no access; a failed read has none either. */
 static void check_access(enum sim_outcome o, const char *what, unsigned word)
 {
+	if (stage.answered && o != SIM_OK)
+		sim_violation("%s of word %u gets a signal: nobody was asked, or no notice was taken of the answer",
+			      what, word);
 	if (o == SIM_OK || stage.may_vanish ||
 	    (o == SIM_BUS && (stage.may_end_short ||
 			      (stage.may_fail && (!stage.only_writes_fail ||
@@ -511,6 +514,10 @@ static void sync_handle(struct mkw_file *file, unsigned n)
 	sim_step("syncs", 0, 0, 0);
 	start = sim_tick();
 	r = mkw_sync(file);
+	if (r == -ESTALE && stage.stretched) {
+		stage.stale[n]++;
+		return;
+	}
 	if (r != -EIO || !stage.may_fail)
 		check(r, "syncing");
 	stage.told[n] += r != 0;
@@ -525,6 +532,103 @@ void stage_sync(void)
 		sync_handle(stage.other, 1);
 	else
 		sync_handle(stage.file, 0);
+}
+
+void stage_sync_range(unsigned word, unsigned n, unsigned flags)
+{
+	uint64_t start = begin("syncs words [%llu, %llu)", word, n, 0);
+
+	check(mkw_sync_range(stage.file, at(word), n * WORD, flags), "mkw_sync_range()");
+	sim_trace("the sync of a range has returned", 0, 0, 0);
+	for (unsigned w = word; w < word + n; w++)
+		sim_history_add(w, "disk", false,
+				sim_disk_peek(stage.disk, (uint64_t)at(w)), start, false);
+}
+
+void stage_dontneed(unsigned word, unsigned n)
+{
+	sim_step("has no need of words [%llu, %llu)", word, word + n, 0);
+	check(mkw_advise(stage.file, at(word), n * WORD, MKW_ADVICE_DONTNEED),
+	      "mkw_advise()");
+}
+
+void stage_discard(unsigned word, unsigned n)
+{
+	uint64_t start = begin("discards words [%llu, %llu)", word, n, 0);
+	int64_t r = mkw_discard(stage.file, at(word), n * WORD);
+
+	check(r, "mkw_discard()");
+	stage.discarded = true;
+	sim_trace("%llu bytes were discarded", (uint64_t)r, 0, 0);
+	for (unsigned w = word; r && w < word + n; w++)
+		if (sim_disk_is_bad(stage.disk, (uint64_t)at(w)))
+			sim_history_add(w, "discard", true, STAGE_OLD + w, start, true);
+}
+
+void stage_discard_all(void)
+{
+	struct mkw_failed some;
+
+	/* A page that failed beside a bad one is tried alone by the second. */
+	sync_handle(stage.file, 0);
+	sync_handle(stage.file, 0);
+	stage_store(0, 0);
+	stage_discard(0, stage.words);
+	if (mkw_failed(stage.file, 0, &some, 1))
+		sim_violation("a page at offset %llu could not be written, and is still there after a discard",
+			      (unsigned long long)some.off);
+}
+
+/* ---- the callback ------------------------------------------------------- */
+
+static int answer(const struct mkw_fault_error *error, void *arg)
+{
+	uint64_t end = stage.base + stage.pages * stage.page;
+
+	(void)arg;
+	mkw__rank_assert_none();
+	if ((error->error != -EIO && error->error != -ENOSPC) ||
+	    error->off < stage.base || error->off >= end)
+		sim_violation("the callback is asked about error %d at offset %llu",
+			      error->error, (unsigned long long)error->off);
+	sim_trace("the callback is asked about offset %llu", error->off, 0, 0);
+	sim_disk_fail(stage.disk, SIM_DISK_READ, 0);
+	sim_disk_space_left(stage.disk, UINT64_MAX);
+	return MKW_FAULT_RETRY;
+}
+
+void stage_answer(bool reads_fail)
+{
+	stage.answered = true;
+	stage.may_lack_space = true;	/* a write may get short of either */
+	check(mkw_file_on_fault_error(stage.file, answer, NULL),
+	      "mkw_file_on_fault_error()");
+	if (!reads_fail)
+		return;
+	stage.may_fail = true;
+	sim_disk_fail(stage.disk, SIM_DISK_READ, UINT_MAX);
+}
+
+/* ---- a file that others change ------------------------------------------ */
+
+void stage_stretch(void)
+{
+	sim_step("somebody makes the file longer", 0, 0, 0);
+	stage.stretched = true;
+	sim_disk_stretch(stage.disk, sim_disk_len(stage.disk) + 1);
+}
+
+void stage_unstretch(void)
+{
+	for (unsigned n = 0; n < 1 + !!stage.other; n++) {
+		if (!stage.stale[n])
+			sync_handle(n ? stage.other : stage.file, n);
+		if (stage.stale[n] != 1)
+			sim_violation("the file was made longer by others, and handle %u was told %u times",
+				      n, stage.stale[n]);
+	}
+	sim_disk_stretch(stage.disk, sim_disk_len(stage.disk) - 1);
+	stage.stretched = false;
 }
 
 void stage_open_other(void)
@@ -682,7 +786,7 @@ static void unlisted_pages(void)
 
 	sync_handle(stage.file, 0);
 	sim_settle();
-	if (stage.told[0] != told && !mkw_failed(stage.file, 0, &some, 1))
+	if (stage.told[0] != told && !stage.discarded && !mkw_failed(stage.file, 0, &some, 1))
 		sim_violation("an error was lost: a sync failed, and no page is listed that cannot be written");
 }
 

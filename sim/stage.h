@@ -52,6 +52,10 @@ struct stage {
 	bool may_vanish;		/* somebody unmaps: signals are fine */
 	struct mkw_file *other;		/* another handle of the file, or NULL */
 	unsigned told[2];		/* errors that syncs of each handle returned */
+	bool stretched;			/* somebody else has made the file longer */
+	unsigned stale[2];		/* of these, that it was */
+	bool discarded;			/* what a sync could not write may be gone */
+	bool answered;			/* stage_answer(): no access fails */
 	uint64_t synced;		/* tick: the last sync that returned began */
 	uint64_t lengths[STAGE_LENGTHS];	/* that were set, or may have been */
 	unsigned length_count;
@@ -108,6 +112,25 @@ void stage_zero(unsigned word, unsigned n);
 void stage_allocate(unsigned word, unsigned n);
 void stage_truncate(unsigned words);
 void stage_sync(void);
+/* Then the disk has what was stored to these words before; flags of mkw_sync_range(). */
+void stage_sync_range(unsigned word, unsigned n, unsigned flags);
+/* mkw_advise(): MKW_ADVICE_DONTNEED. */
+void stage_dontneed(unsigned word, unsigned n);
+/* Pages that stage_bad_pages() made bad, which hold their first words on the disk. */
+void stage_discard(unsigned word, unsigned n);
+/*
+ * Everything, where nobody else is at work: then nothing is left that cannot be written,
+ * and what can be is. Word 0 is in a page that can.
+ */
+void stage_discard_all(void);
+/*
+ * From now on the file has a callback: it mends the disk, and has the access made
+ * again, so that no access fails. Before, all reads fail, or the disk is full.
+ */
+void stage_answer(bool reads_fail);
+/* Somebody else makes the file longer; and all handles must have been told. */
+void stage_stretch(void);
+void stage_unstretch(void);
 /* Unmaps all of it, or one page and then the rest, and maps it again. */
 void stage_remap(unsigned map, bool in_parts, bool in_thread);
 /* The nth read, write, take or flush of the disk from now on fails; 0: none. */

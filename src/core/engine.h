@@ -177,8 +177,11 @@ struct mkw__inode {
 	struct mkw__wb_list writes;
 	struct mkw__waiters write_waiters;
 	uint64_t write_seq;
-	int wb_error;			/* the last failed writeback's */
+	int wb_error;			/* what a sync was to tell last: of a write, a
+					 * flush, or the length */
 	uint64_t wb_error_seq;		/* how many there were */
+	int write_error;		/* of these, the last failed write's */
+	uint64_t write_errors;
 	uint64_t stale_len;		/* of the store, as it was told with
 					 * -ESTALE; UINT64_MAX: it is our size */
 

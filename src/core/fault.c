@@ -133,7 +133,8 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	struct mkw__range_lock *rl = mkw__excl_fault_lock(in);
 	uint64_t first = idx, end = idx + 1, map_first, map_end;
 	/* A store loses its page to writeback, too, which shares its lock. */
-	bool alone = f->write && f->losses >= MKW__LOSSES_MAX;
+	bool alone = f->write && f->losses >= MKW__LOSSES_MAX &&
+		     !MKW__MUTANT(LOSER_SHARES);
 	uint32_t word;
 
 	/* A guess at what will be wanted; the page may change until we hold it. */
@@ -871,6 +872,8 @@ static enum mkw__os_verdict ask(struct mkw__inode *in, const struct mkw__fault *
 	arg = in->on_error_arg;
 	mkw__mutex_unlock(&in->tree);
 	mkw__inode_unpin(in);
+	if (MKW__MUTANT(CALLBACK_NOT_ASKED))
+		callback = NULL;
 	return callback && callback(&error, arg) == MKW_FAULT_RETRY ?
 		       MKW__OS_RETRY : MKW__OS_FAIL;
 }

@@ -217,7 +217,9 @@ static void evict(struct mkw__inode *in, uint64_t first, uint64_t end)
 	struct mkw__range_req table;
 	struct mkw__excl x;
 
-	if (!mkw__excl_trylock_all(in, &x, first, end))
+	bool locked = mkw__excl_trylock_all(in, &x, first, end);
+
+	if (!locked && !MKW__MUTANT(ADVICE_IGNORES_HOLDERS))
 		return;
 	mkw__map_table_lock(&table);
 	mkw__mutex_lock(&in->tree);
@@ -226,7 +228,8 @@ static void evict(struct mkw__inode *in, uint64_t first, uint64_t end)
 	mkw__mutex_unlock(&in->tree);
 	finish_cluster(&c);
 	mkw__map_table_unlock(&table);
-	mkw__excl_unlock_all(in, &x);
+	if (locked)
+		mkw__excl_unlock_all(in, &x);
 }
 
 void mkw__reclaim_range(struct mkw__inode *in, uint64_t first, uint64_t end)

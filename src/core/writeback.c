@@ -46,8 +46,9 @@ static void write_done(struct mkw__os_io *io, int res)
 		mkw__page_wake_locked(in, i, &woken);
 	}
 	if (res && !MKW__MUTANT(WRITE_ERROR_FORGOTTEN)) {
-		in->wb_error = res;
+		in->wb_error = in->write_error = res;
 		in->wb_error_seq++;
+		in->write_errors++;
 	}
 	end_write_locked(in, w, &woken);
 	mkw__mutex_unlock(&in->tree);
@@ -273,7 +274,8 @@ static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
 size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 		     uint64_t end)
 {
-	struct mkw__range_lock *rl = wb->locked ? NULL : mkw__excl_fault_lock(in);
+	struct mkw__range_lock *rl = wb->locked || MKW__MUTANT(WRITEBACK_TAKES_NO_LOCK) ?
+					     NULL : mkw__excl_fault_lock(in);
 	struct mkw__range_req req;
 	struct mkw__buf *buf;
 	uint64_t idx = first, run_end;
@@ -345,7 +347,7 @@ static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
 	if (mkw__os_loop_create(MKW__BUFFERS, &wb.loop))
 		wb.loop = NULL;
 	mkw__mutex_lock(&in->tree);
-	seq = in->wb_error_seq;
+	seq = in->write_errors;
 	mkw__mutex_unlock(&in->tree);
 	mkw__wb_range(&wb, in, first, end);
 	mkw__wb_drain(&wb);
@@ -355,7 +357,7 @@ static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
 	if (!MKW__MUTANT(SYNC_WAITS_FOR_OWN))
 		wait_writes(in);
 	mkw__mutex_lock(&in->tree);
-	r = in->wb_error_seq != seq ? in->wb_error : 0;
+	r = in->write_errors != seq ? in->write_error : 0;
 	mkw__mutex_unlock(&in->tree);
 	return r;
 }
@@ -411,33 +413,41 @@ static int check_length(struct mkw__inode *in)
 	struct mkw__excl x;
 	int r;
 
-	if (!in->store->ops->length)
+	if (!in->store->ops->length || MKW__MUTANT(LENGTH_NOT_CHECKED))
 		return 0;
-	/* Whoever changes the size has a lock to infinity. */
+	/*
+	 * Whoever changes the size has a lock to infinity; and of two syncs the one that
+	 * looks later is to remember later.
+	 */
 	r = mkw__excl_lock(in, &x, MKW__RANGE_MAX - in->engine->page,
-			   MKW__RANGE_MAX, EXCL_READ, false);
+			   MKW__RANGE_MAX, MKW__MUTANT(LENGTH_SHARED) ?
+						   EXCL_READ : EXCL_WRITE, false);
 	if (r)
 		return r;
+	if (MKW__MUTANT(LENGTH_UNLOCKED))
+		mkw__excl_unlock(in, &x);
 	r = in->store->ops->length(in->store, &len);
-	size = atomic_load_explicit(&in->size, memory_order_acquire);
-	mkw__excl_unlock(in, &x);
-	if (r)
-		return r;
-	mkw__mutex_lock(&in->tree);
-	if (len != size && len != in->stale_len) {
-		note_error_locked(in, -ESTALE);
-		mkw__log(in->engine, MKW__LOG_LENGTH_CHANGED, MKW_LOG_ERROR, in,
-			 len, size, -ESTALE);
+	if (!r) {
+		mkw__mutex_lock(&in->tree);
+		size = atomic_load_explicit(&in->size, memory_order_acquire);
+		if (len != size && len != in->stale_len) {
+			note_error_locked(in, -ESTALE);
+			mkw__log(in->engine, MKW__LOG_LENGTH_CHANGED,
+				 MKW_LOG_ERROR, in, len, size, -ESTALE);
+		}
+		in->stale_len = len == size ? UINT64_MAX : len;
+		mkw__mutex_unlock(&in->tree);
 	}
-	in->stale_len = len == size ? UINT64_MAX : len;
-	mkw__mutex_unlock(&in->tree);
-	return 0;
+	if (!MKW__MUTANT(LENGTH_UNLOCKED))
+		mkw__excl_unlock(in, &x);
+	return r;
 }
 
 int mkw__wb_sync_range(struct mkw__inode *in, uint64_t first, uint64_t end,
 		       bool flush)
 {
-	int r = in->writable ? mkw__wb_pages(in, first, end) : 0;
+	int r = in->writable ? mkw__wb_pages(in, first, end -
+					     MKW__MUTANT(SYNC_RANGE_SHORT)) : 0;
 	int r2 = flush ? flush_store(in) : 0;
 
 	return r ? r : r2;
