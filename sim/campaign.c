@@ -11,6 +11,9 @@
 #include "core/testing.h"
 #include "sim/access.h"
 #include "sim/cli.h"
+#include "sim/coverage.h"
+
+#define ROUND 32u	/* seeds of a scenario before the next has its turn */
 
 /* Policy and kernel, too, by the seed: where it is all one to the campaign. */
 static void vary(struct play *p)
@@ -57,8 +60,6 @@ static bool seeds_of(const struct scenario *s)
 
 	memset(&stage_totals, 0, sizeof(stage_totals));
 	for (;; p.seed++) {
-		if (cli.coverage)
-			vary(&p);
 		o.good = play_run(&p, NULL, cli.trace, &o.res);
 		o.schedules++;
 		o.steps += o.res.steps;
@@ -87,6 +88,47 @@ int campaign_seeds(void)
 		if (!cli.scenario || cli.scenario == &scenarios[i])
 			good = seeds_of(&scenarios[i]);
 	return good ? 0 : 1;
+}
+
+/*
+ * Some seeds of each scenario in turn, until everything was taken that is to be
+ * (coverage.h), or the last seed was. The policy goes by the seed.
+ */
+int campaign_coverage(void)
+{
+	struct play p = { .options = cli.stage };
+	struct outcome o = { .play = &p, .what = "coverage", .verdict = "taken" };
+	double start = report_now();
+	bool all = false;
+
+	o.good = true;
+	for (uint64_t seed = cli.first; seed <= cli.last && !all; seed += ROUND) {
+		for (unsigned i = 0; i < scenario_count && o.good; i++) {
+			p.scenario = &scenarios[i];
+			if (cli.scenario && cli.scenario != p.scenario)
+				continue;
+			for (p.seed = seed; p.seed < seed + ROUND &&
+			     p.seed <= cli.last && o.good; p.seed++) {
+				vary(&p);
+				o.good = play_run(&p, NULL, false, &o.res);
+				o.schedules++;
+				o.steps += o.res.steps;
+			}
+		}
+		if (!o.good) {
+			o.verdict = "VIOLATION";
+			o.seconds = report_now() - start;
+			tell(&o);
+			report_outcome(&o);
+			return 1;
+		}
+		all = sim_coverage_print(NULL);
+	}
+	sim_coverage_print(stdout);
+	printf("%s after %llu schedules, %.1f s\n",
+	       all ? "complete" : "NOT complete", (unsigned long long)o.schedules,
+	       report_now() - start);
+	return all ? 0 : 1;
 }
 
 /* ---- all schedules ------------------------------------------------------ */
@@ -201,8 +243,6 @@ int campaign_replay(void)
 }
 
 /* ---- planted bugs ------------------------------------------------------- */
-
-#define ROUND 32u	/* seeds of a scenario before the next has its turn */
 
 /* Runs every scenario, some seeds at a time, until one notices. */
 static bool survives(enum mkw__mutant mutant, struct play *p, struct outcome *o)

@@ -46,6 +46,7 @@ struct outcome {
 /* ---- campaign.c: each returns the exit status -------------------------- */
 
 int campaign_seeds(void);
+int campaign_coverage(void);
 int campaign_search(void);
 int campaign_mutants(void);
 int campaign_replay(void);

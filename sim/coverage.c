@@ -68,8 +68,9 @@ static bool is_named(const char *path, const char *outer, const char *inner)
 
 static bool print(FILE *to, const char *a, const char *b, uint64_t n, bool must)
 {
-	fprintf(to, "  %-10s -> %-10s %12llu%s\n", a, b, (unsigned long long)n,
-		n ? "" : "  NEVER TAKEN");
+	if (to)
+		fprintf(to, "  %-10s -> %-10s %12llu%s\n", a, b,
+			(unsigned long long)n, n ? "" : "  NEVER TAKEN");
 	return n || !must;
 }
 
@@ -77,13 +78,15 @@ bool sim_coverage_print(FILE *to)
 {
 	bool all = true;
 
-	fprintf(to, "page states:\n");
+	if (to)
+		fprintf(to, "page states:\n");
 	for (unsigned a = 0; a < STATES && states[a]; a++)
 		for (unsigned b = 0; b < STATES && states[b]; b++)
 			if (mkw__page_transitions[a] & PG_BIT(b))
 				all &= print(to, states[a], states[b],
 					     transitions[a][b], true);
-	fprintf(to, "locks, one waited for under another:\n");
+	if (to)
+		fprintf(to, "locks, one waited for under another:\n");
 	for (unsigned a = 0; a < MKW__RANK_COUNT; a++)
 		for (unsigned b = 0; b < MKW__RANK_COUNT; b++) {
 			bool must = is_named(ranks[b].path, ranks[a].name,

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Prints each with how often it was taken. False: one never was. */
+/* Prints each with how often it was taken. False: one never was. NULL: looks only. */
 bool sim_coverage_print(FILE *to);
 
 #endif /* SIM_COVERAGE_H */
