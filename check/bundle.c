@@ -136,7 +136,7 @@ static const char repro_body[] =
 "\t\t\tv = expect[s];\n"
 "\t\t\tbreak;\n"
 "\t\tcase SYNC:\n"
-"\t\t\tfdatasync(fd);\n"
+"\t\t\tfailed = fdatasync(fd);\n"
 "\t\t\tv = expect[s];\n"
 "\t\t\tbreak;\n"
 "\t\tcase DISTURB:\n"
@@ -153,6 +153,8 @@ static const char repro_body[] =
 "\t\t\t       (long)off, strerror(errno));\n"
 "\t\tif (!failed)\n"
 "\t\t\texpect[s] = v;\n"
+"\t\telse if (kind == SYNC)\n"
+"\t\t\tfailed = 0;\n"
 "\t\tdone++;\n"
 "\t\tfor (int way = 0; way < 3 && !failed; way++) {\n"
 "\t\t\tstatic const int ways[] = { LOAD, READ, DIRECT_READ };\n"
@@ -207,7 +209,7 @@ static const char repro_body[] =
 "\tfor (int i = 0; i < THREADS; i++)\n"
 "\t\tpthread_join(threads[i], NULL);\n"
 "\tprintf(\"%lu operations, %lu wrong\\n\", done, wrong);\n"
-"\treturn wrong != 0;\n"
+"\treturn wrong || (ERRORS && errors);\n"
 "}\n";
 
 static int write_program(const char *dir, const struct column *col,
@@ -227,9 +229,13 @@ static int write_program(const char *dir, const struct column *col,
 
 	if (!f)
 		return -errno;
-	/* Who writes must look, and one way of looking may be all there is. */
-	if (!readers)
-		kinds |= readers = 1u << OP_LOAD;
+	/*
+	 * Who writes must look; through the mapping what is lost is seen at once,
+	 * while the disk may have it for a while.
+	 */
+	readers |= 1u << OP_LOAD;
+	if (!(kinds & (1u << OP_STORE | 1u << OP_WRITE | 1u << OP_DIRECT_WRITE)))
+		kinds |= 1u << OP_STORE;
 	fprintf(f, "/*\n * %s: %s.\n *\n"
 		" * cc -O2 -pthread reproducer.c && ./a.out DIR [SECONDS]\n *\n"
 		" * Exit status 1 and a line for the first wrong word where it "
@@ -240,9 +246,11 @@ static int write_program(const char *dir, const struct column *col,
 	fputs(repro_head, f);
 	fprintf(f, "#define THREADS %u\n#define PAGES %u\n"
 		"#define READERS 0x%xu\t/* bits: ways in which an owner looks */\n"
+		"#define ERRORS %d\t/* calls that fail are what is looked for */\n"
 		"static const int kinds[] = {", min->cfg.threads < 2 ? 2 :
 						min->cfg.threads,
-		min->cfg.pages ? min->cfg.pages : 2, readers);
+		min->cfg.pages ? min->cfg.pages : 2, readers,
+		col->evidence.class == CHECK_SPURIOUS_ERROR);
 	for (unsigned k = 0; k < OP_KINDS; k++)
 		if (kinds >> k & 1) {
 			fprintf(f, "%s %s", sep, names[k]);
@@ -250,6 +258,62 @@ static int write_program(const char *dir, const struct column *col,
 		}
 	fprintf(f, " };\n#define KINDS (sizeof(kinds) / sizeof(kinds[0]))\n\n");
 	fputs(repro_body, f);
+	return finish(f);
+}
+
+/* Of bytes past the end: no race, so no threads. */
+static const char past_end_program[] =
+"#define _GNU_SOURCE\n"
+"#include <fcntl.h>\n"
+"#include <stdint.h>\n"
+"#include <stdio.h>\n"
+"#include <stdlib.h>\n"
+"#include <string.h>\n"
+"#include <sys/mman.h>\n"
+"#include <unistd.h>\n\n"
+"/* A word is stored past the end, in the last page; then the file grows over it. */\n"
+"int main(int argc, char **argv)\n"
+"{\n"
+"\tstatic const char *const how[] = { \"truncate\", \"write\", \"direct write\" };\n"
+"\tlong page = sysconf(_SC_PAGESIZE);\n"
+"\tchar path[4096];\n"
+"\tvoid *zeros;\n"
+"\tint shown = 0;\n\n"
+"\tif (argc < 2 || posix_memalign(&zeros, 65536, (size_t)page))\n"
+"\t\treturn 2;\n"
+"\tmemset(zeros, 0, (size_t)page);\n"
+"\tfor (int way = 0; way < 3; way++) {\n"
+"\t\tvolatile uint64_t *map;\n"
+"\t\tint fd, direct_fd;\n\n"
+"\t\tsnprintf(path, sizeof(path), \"%s/reproducer-XXXXXX\", argv[1]);\n"
+"\t\tfd = mkstemp(path);\n"
+"\t\tdirect_fd = open(path, O_RDWR | O_DIRECT);\n"
+"\t\tunlink(path);\n"
+"\t\tif (fd < 0 || ftruncate(fd, page / 2))\n"
+"\t\t\treturn 2;\n"
+"\t\tmap = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);\n"
+"\t\tif (map == MAP_FAILED)\n"
+"\t\t\treturn 2;\n"
+"\t\tmap[page / 8 * 3 / 4] = 1;\n"
+"\t\tif (way == 0 ? ftruncate(fd, 2 * page) :\n"
+"\t\t    pwrite(way == 1 ? fd : direct_fd, zeros, (size_t)page, page) != page)\n"
+"\t\t\tprintf(\"%s: failed\\n\", how[way]);\n"
+"\t\telse if (map[page / 8 * 3 / 4] && ++shown)\n"
+"\t\t\tprintf(\"after a %s behind it, the word is there\\n\", how[way]);\n"
+"\t}\n"
+"\treturn shown != 0;\n"
+"}\n";
+
+static int write_past_end_program(const char *dir, const struct column *col)
+{
+	FILE *f = create(dir, "reproducer.c");
+
+	if (!f)
+		return -errno;
+	fprintf(f, "/*\n * %s: %s.\n *\n * cc reproducer.c && ./a.out DIR\n *\n"
+		" * Exit status 1 where it happens.\n */\n", col->label,
+		mkw__check_class_name(col->evidence.class));
+	fputs(past_end_program, f);
 	return finish(f);
 }
 
@@ -261,7 +325,17 @@ int mkw__check_write_bundle(const char *dir, const struct column *col,
 	if (mkdir(dir, 0777) && errno != EEXIST)
 		return -errno;
 	err = write_history(dir, &col->evidence);
-	if (!err && !col->engine)
+	if (err || col->engine)
+		return err;
+	switch (col->evidence.class) {
+	case CHECK_PAST_END:
+		return write_past_end_program(dir, col);
+	case CHECK_STRAY:
+	case CHECK_NO_PROGRESS:
+	case CHECK_TORN:
+		break;
+	default:
 		err = write_program(dir, col, min);
+	}
 	return err;
 }

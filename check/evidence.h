@@ -17,9 +17,13 @@ struct evidence_op {
 	bool culprit, witness;
 };
 
-/* The first failure of a run that has one word and two operations to it. */
+/*
+ * The first failure of a run that has one word and two operations to it; until there
+ * is one, the first of another class (weak), with what was done there at last.
+ */
 struct evidence {
 	bool taken;
+	bool weak;
 	enum check_class class;
 	char profile[16];
 	uint32_t word;
@@ -36,6 +40,13 @@ void mkw__evidence_take(struct evidence *ev, const struct history *h,
 			struct rec *const *order, uint32_t n_order,
 			enum check_class class, const struct rec *culprit,
 			const struct rec *witness, uint32_t word);
+/*
+ * The last operations of a log, in order, on the page of a word: for a failure that no
+ * value shows. witness: one of them, or NULL: the last.
+ */
+void mkw__evidence_take_last(struct evidence *ev, const struct history *h,
+			     unsigned log, enum check_class class,
+			     const struct rec *witness, uint32_t word);
 
 struct column;
 struct options;

@@ -69,6 +69,7 @@ static void unexpected(struct worker *w, const struct rec *rec, int err)
 	if (log->errors++)
 		return;
 	log->first_error_ns = rec->end;
+	log->first_error_rec = w->log.n;
 	snprintf(log->first_error, sizeof(log->first_error),
 		 "%s of %zu bytes at %zu: %s",
 		 mkw__check_op_name((enum op_kind)rec->kind),

@@ -69,6 +69,7 @@ struct log {
 	uint64_t *vals;
 	/* Errors that should not be, of this epoch. */
 	uint64_t errors, first_error_ns;
+	uint32_t first_error_rec;
 	char first_error[160];
 };
 

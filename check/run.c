@@ -321,6 +321,23 @@ static void rewrite(struct run *run, uint32_t word, uint32_t end)
 	}
 }
 
+/* Of an anomaly that no value in the history shows. witness: of the log, or NULL. */
+static void take_weak(struct run *run, enum check_class class, unsigned log,
+		      const struct rec *witness, uint32_t word)
+{
+	struct evidence *ev = run->cfg->evidence;
+	struct history h = { .logs = run->logs, .n_logs = run->cfg->threads + 1,
+			     .phase = run->phase, .words = run->layout.words,
+			     .began = run->began,
+			     .profile = mkw__check_profile_name(run->profile) };
+
+	if (!ev || ev->taken)
+		return;
+	for (unsigned i = 0; i < h.n_logs; i++)
+		run->logs[i] = run->workers[i].log;
+	mkw__evidence_take_last(ev, &h, log, class, witness, word);
+}
+
 /*
  * Stores past the end, and extends the file. Leaves the tail as zeros at
  * full length.
@@ -361,6 +378,9 @@ static void check_past_end(struct run *run)
 		quiet_do(run, reader, body, page);
 		shown = w->buf[hidden - body];
 		if (shown)
+			take_weak(run, CHECK_PAST_END, run->cfg->threads,
+				  &w->log.recs[w->log.n - 1], hidden);
+		if (shown)
 			mkw__check_count(&run->res->classes[CHECK_PAST_END],
 				run->res->hammer_ns,
 				"stored at byte %zu past an end at %zu, the file "
@@ -382,6 +402,7 @@ static void check_past_end(struct run *run)
 
 static void stray(struct run *run, const char *what, int64_t got, int64_t want)
 {
+	take_weak(run, CHECK_STRAY, run->cfg->threads, NULL, 0);
 	mkw__check_count(&run->res->classes[CHECK_STRAY], run->res->hammer_ns,
 			 "at rest, %s: %" PRId64 ", and it should be %" PRId64,
 			 what, got, want);
@@ -448,6 +469,10 @@ static void count_errors(struct run *run)
 
 		if (!log->errors)
 			continue;
+		if (mkw__check_failure(CHECK_SPURIOUS_ERROR, run->cfg, true))
+			take_weak(run, CHECK_SPURIOUS_ERROR, i,
+				  &log->recs[log->first_error_rec],
+				  log->recs[log->first_error_rec].word);
 		mkw__check_count(c, log->first_error_ns - run->began +
 				    run->before_ns,
 				 "%s", log->first_error);
@@ -468,6 +493,7 @@ static int judge(struct run *run)
 		.initial = run->initial,
 		.atomic = run->target.ops->atomic,
 		.strict = run->cfg->strict,
+		.profile = mkw__check_profile_name(run->profile),
 		.evidence = run->cfg->evidence,
 		.began = run->began,
 		.before_ns = run->before_ns,
@@ -482,9 +508,6 @@ static int judge(struct run *run)
 	failed = quiet_worker(run)->log.errors;
 	for (unsigned i = 0; i < n; i++)
 		run->logs[i] = run->workers[i].log;
-	if (h.evidence && !h.evidence->taken)
-		snprintf(h.evidence->profile, sizeof(h.evidence->profile), "%s",
-			 mkw__check_profile_name(run->profile));
 	found = mkw__verdict_judge(run->verdict, &h, run->res->classes);
 	if (found < 0)
 		return (int)found;
