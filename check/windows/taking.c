@@ -65,6 +65,18 @@ static uint64_t wanted(int op, size_t at)
 	}
 }
 
+/* What the file system counts for the file, after the sync that judge() does. */
+static const char *blocks_text(struct stage *s)
+{
+	static char text[96];
+
+	if (s->t.ops->blocks)
+		snprintf(text, sizeof(text), "; blocks of 512 bytes: %jd before, "
+			 "%jd after", (intmax_t)s->blocks / 512,
+			 (intmax_t)s->t.ops->blocks(&s->t) / 512);
+	return text;
+}
+
 /*
  * What is left must be what the operation leaves; stored (byte, or 0) may be there
  * besides.
@@ -90,9 +102,10 @@ static void judge(struct stage *s, size_t stored)
 				continue;
 			mkw__win_end(s, want ? WIN_STALE_READ : WIN_RESURRECTED,
 				     "after the %s byte %zu should be %#jx, and "
-				     "is %#jx by %s", op_names[op], k * 8,
+				     "is %#jx by %s%s", op_names[op], k * 8,
 				     (uintmax_t)want,
-				     (uintmax_t)v[i].words[k], v[i].way);
+				     (uintmax_t)v[i].words[k], v[i].way,
+				     blocks_text(s));
 		}
 	}
 	for (size_t k = 0; k < v[0].n; k++)
@@ -148,12 +161,13 @@ static void conclude(struct stage *s, bool held, const struct act *op,
 		mkw__win_end(s, WIN_SKIPPED, "the device was never asked for "
 			     "the page, so nothing could be held");
 	if (waited->blocked)
-		mkw__win_end(s, WIN_EXCLUDED, "the %s waited%s%s",
+		mkw__win_end(s, WIN_EXCLUDED, "the %s waited%s%s%s",
 			     waited == other ? "store" :
 			     op_names[s->window->arg & TAKE_MASK],
-			     waited->where[0] ? " in " : "", waited->where);
+			     waited->where[0] ? " in " : "", waited->where,
+			     blocks_text(s));
 	mkw__win_end(s, WIN_COHERENT, "nothing had to wait, and what is left is "
-		     "right");
+		     "right%s", blocks_text(s));
 }
 
 static void need_op(struct stage *s, const struct act *op)
@@ -222,6 +236,8 @@ void mkw__win_taking(struct stage *s)
 {
 	mkw__win_need(s, "truncate", s->t.ops->truncate(&s->t, (off_t)TOTAL));
 	mkw__win_setup(s, TOTAL);
+	if (s->t.ops->blocks)
+		s->blocks = s->t.ops->blocks(&s->t);
 	if (s->window->arg & TAKE_PARKED)
 		op_parked(s);
 	else

@@ -104,6 +104,7 @@ struct stage {
 	struct win_result *res;
 	size_t page, sector;	/* sector: of direct I/O, 0: none */
 	int sync_err;		/* of mkw__win_views() */
+	int64_t blocks;		/* bytes of them, as the race began */
 };
 
 enum act_kind {
