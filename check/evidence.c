@@ -24,7 +24,9 @@ static void fill_op(struct evidence_op *op, const struct history *h,
 	op->touches = overlaps(rec, word, word + 1);
 	if (!op->touches)
 		return;
-	op->knows = !kind_reads(kind) || word < rec->word + rec->moved;
+	/* Of a read only tracked words are known. */
+	op->knows = !kind_reads(kind) || (word < rec->word + rec->moved &&
+					  word % TRACK == h->phase);
 	if (kind_reads(kind) && op->knows)
 		op->value = log->vals[rec->vals +
 				      (word - track_first(h->phase, rec->word)) /
@@ -97,6 +99,7 @@ void mkw__evidence_take_last(struct evidence *ev, const struct history *h,
 		return;
 	if (!witness)
 		witness = &log->recs[log->n - 1];
+	word = word / TRACK * TRACK + h->phase;
 	ev->taken = true;
 	ev->weak = true;
 	ev->class = class;
