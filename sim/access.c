@@ -213,6 +213,8 @@ static void atomic_access(const void *p, size_t len, unsigned mode)
 					     int order);                      \
 	type __tsan_atomic##bits##_fetch_sub(volatile type *p, type v,        \
 					     int order);                      \
+	type __tsan_atomic##bits##_fetch_or(volatile type *p, type v,         \
+					    int order);                       \
 	int __tsan_atomic##bits##_compare_exchange_strong(                    \
 		volatile type *p, type *want, type v, int order, int fail);   \
 	int __tsan_atomic##bits##_compare_exchange_weak(                      \
@@ -252,6 +254,17 @@ static void atomic_access(const void *p, size_t len, unsigned mode)
 				      SIM_WRITE);                             \
 		old = *p;                                                     \
 		*p = (type)(old + v);                                         \
+		return old;                                                   \
+	}                                                                     \
+	type __tsan_atomic##bits##_fetch_or(volatile type *p, type v,         \
+					    int order)                        \
+	{                                                                     \
+		type old;                                                     \
+									      \
+		(void)order;                                                  \
+		atomic_access((const void *)p, sizeof(type), SIM_WRITE);      \
+		old = *p;                                                     \
+		*p = (type)(old | v);                                         \
 		return old;                                                   \
 	}                                                                     \
 	type __tsan_atomic##bits##_fetch_sub(volatile type *p, type v,        \

@@ -53,6 +53,7 @@ struct sim_task {
 	bool fault_write;
 	bool in_handler;	/* in the in-thread fault handler */
 	unsigned masked;	/* nested mkw__os_signals_block() */
+	bool broken_off;	/* a barrier has ended its glance, if it makes one */
 	const char *label;	/* of the last mkw__os_step() */
 	unsigned run_index;	/* in the list of runnable tasks */
 	bool committed;		/* see sim_point() */

@@ -27,6 +27,10 @@
  *   - unmapping wakes nobody
  * With sim_config.old_kernel it is Linux 6.1: no protected CONTINUE; a page is
  * poisoned by taking the access away, which only healing gives back.
+ * A glance makes its copy as any, with a step before each piece, and looks
+ * there whether a barrier has ended it; one that would touch an absent frame, or a
+ * mapping, is a violation. There are none in a search: they add nothing but
+ * interleavings of what the long way does too, and very many of them.
  * Oddities that are legal but rare on a real machine come by the seed: EAGAIN
  * with nothing done, short counts, ENOMEM, frames that the engine did not make.
  */
@@ -522,6 +526,56 @@ int mkw__os_frames_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
 			return err;
 	}
 	return 0;
+}
+
+bool mkw__os_glance_open(void)
+{
+	return !sim_config()->transactions;
+}
+
+void mkw__os_glance_join(void)
+{
+}
+
+static bool as_watched(const struct mkw__os_watch watch[MKW__GLANCE_WATCHES])
+{
+	for (unsigned i = 0; i < MKW__GLANCE_WATCHES; i++)
+		if (atomic_load(watch[i].word) != watch[i].value)
+			return false;
+	return true;
+}
+
+bool mkw__os_glance_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
+			 size_t len,
+			 const struct mkw__os_watch watch[MKW__GLANCE_WATCHES])
+{
+	struct sim_task *self = sim_task_self();
+
+	if (bad_host_address(dst))
+		return false;
+	if (sim_is_fake((uintptr_t)dst))
+		sim_violation("a glance copies into a mapping, in task %s (rule R0)",
+			      self->name);
+	self->broken_off = false;
+	sim_step(".a glance begins", 0, 0, 0);
+	if (self->broken_off || !as_watched(watch))
+		return false;
+	for (size_t done = 0, n; done < len; done += n) {
+		n = piece(off + done, len - done);
+		sim_step(".a glance at page %llu", (off + done) / psize(), 0, 0);
+		/* Preempted, or what else ends it on a machine. */
+		if (self->broken_off || sim_odd(4 * ODD))
+			return false;
+		memcpy((char *)dst + done, alias(fr, off + done, "a glance"), n);
+	}
+	return true;
+}
+
+void mkw__os_glance_barrier(void)
+{
+	sim_step("glances are broken off", 0, 0, 0);
+	for (unsigned i = 0; i < sim_task_count(); i++)
+		sim_task_get(i)->broken_off = true;
 }
 
 int mkw__os_frames_write(struct mkw__os_frames *fr, uint64_t off,

@@ -1221,6 +1221,106 @@ static void writeback_vs_direct_write(void)
 	stage_close();
 }
 
+/* ---- reads without locks ------------------------------------------------- */
+
+/*
+ * Each reads the same twice at least: a glance (core/glance.c) needs a read before it
+ * that has seen the buffer and found the page.
+ */
+static void glancer(void *arg)
+{
+	unsigned word = variant & 1 ? stage.words_per_page / 2 : 0;
+	unsigned n = variant & 2 ? stage.words - word :
+				   stage.words_per_page / 2 + 1;
+
+	(void)arg;
+	for (unsigned i = 0; i < 2 + rounds; i++)
+		stage_read(word, n, 0);
+}
+
+static void part_writer(void *arg)
+{
+	unsigned half = stage.words_per_page / 2;
+
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		if (variant & 4)
+			stage_write(0, stage.words, some_way());
+		else
+			stage_write(half & ~(SIM_BLOCK / 8 - 1),
+				    SIM_BLOCK / 8 * 2, some_way());
+}
+
+static void glance_vs_write(void)
+{
+	static const struct role roles[] = {
+		{ "glancer-1", glancer }, { "writer", part_writer },
+		{ "glancer-2", glancer }, { "syncer", syncer },
+	};
+
+	set_up(2, sim_random(2) ? 0 : 2);
+	stage_read(0, stage.words, 0);
+	play_roles(roles, 2 + (variant >> 3) % 3);
+	stage_close();
+}
+
+static void taker(void *arg)
+{
+	(void)arg;
+	switch (variant >> 3 & 3) {
+	case 0:
+		stage_zero(0, stage.words_per_page);
+		break;
+	case 1:
+		stage_truncate(stage.words_per_page);
+		stage_truncate(stage.words);
+		break;
+	default:
+		stage_punch(0, stage.words_per_page * (1 + (variant & 1)));
+		break;
+	}
+	stage_load(map1, word_of_page(0));
+}
+
+static void glance_vs_punch(void)
+{
+	static const struct role roles[] = {
+		{ "glancer-1", glancer }, { "taker", taker },
+		{ "glancer-2", glancer }, { "storer", storer },
+	};
+
+	set_up(2, 0);
+	stage.may_end_short = true;
+	stage_read(0, stage.words, 0);
+	play_roles(roles, 2 + (variant >> 4) % 3);
+	stage_close();
+}
+
+/* Reads pages that there is room for, but not for those of all. */
+static void page_glancer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2 * rounds; i++) {
+		unsigned page = (unsigned)sim_random(stage.pages);
+
+		for (unsigned k = 0; k < 3; k++)
+			stage_read(page * stage.words_per_page,
+				   stage.words_per_page, 0);
+	}
+}
+
+static void glance_vs_reclaim(void)
+{
+	static const struct role roles[] = {
+		{ "glancer-1", page_glancer }, { "glancer-2", page_glancer },
+		{ "storer", far_toucher }, { "syncer", syncer },
+	};
+
+	set_up(6, 2 + (unsigned)sim_random(3));
+	play_roles(roles, 2 + (variant >> 4) % 3);
+	stage_close();
+}
+
 /* ---- the table ---------------------------------------------------------- */
 
 const struct scenario scenarios[] = {
@@ -1252,6 +1352,13 @@ const struct scenario scenarios[] = {
 	  grow_vs_partial_page, false },
 	{ "writeback-vs-direct-write", "a dirty page is written back and written past",
 	  writeback_vs_direct_write, false },
+	{ "glance-vs-write", "reads without locks while what they read is written",
+	  glance_vs_write, false },
+	{ "glance-vs-punch",
+	  "reads without locks while pages are punched, zeroed or cut off",
+	  glance_vs_punch, false },
+	{ "glance-vs-reclaim", "reads without locks while the cache makes room",
+	  glance_vs_reclaim, false },
 	{ "write-vs-read", "reads amid writes, all of the same words",
 	  write_vs_read, false },
 	{ "collapse-vs-store", "a page is taken out while the next is stored to",

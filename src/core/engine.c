@@ -64,6 +64,7 @@ int mkw__engine_open(const struct mkw_engine_options *opt,
 	r = mkw__os_at_fork(mkw__map_reset);
 	if (r)
 		goto free_engine;
+	e->glance = mkw__os_glance_open();
 	r = mkw__pool_init(e, bytes);
 	if (r)
 		goto free_engine;

@@ -67,6 +67,8 @@ struct mkw__pool {
 	struct mkw__leaf *leaf_mem;
 	uint64_t leaves, leaves_made;	/* of leaf_mem: in all, ever used */
 	uint64_t leaves_used;		/* on the active and inactive lists */
+	_Atomic(struct mkw__leaf *) *shown; /* glance.c: by hash; or NULL */
+	uint64_t shown_mask;
 	struct mkw__waiters waiters;	/* for a frame, a leaf and a buffer */
 	struct mkw__waiters dirty_waiters; /* for fewer dirty pages */
 	struct mkw__waiters buf_waiters; /* for a buffer */
@@ -137,6 +139,15 @@ struct mkw__ra_req {
 	bool marked;			/* the request has its mark */
 };
 
+/* Parts of a file that glances tell apart, each of a leaf's pages at a time. */
+#define MKW__GLANCE_PARTS 64u
+
+/* Who is at work where, exclusively; glance.c. */
+struct mkw__glance {
+	_Atomic uint64_t wide;
+	_Atomic uint64_t part[MKW__GLANCE_PARTS];
+};
+
 struct mkw__wb_io;
 TAILQ_HEAD(mkw__wb_list, mkw__wb_io);
 
@@ -155,6 +166,7 @@ struct mkw__inode {
 
 	struct mkw__range_lock iolock;
 	struct mkw__range_lock invalidate_lock;
+	struct mkw__glance glance;
 	/* Operations that took data away, or made room; see fault.c. */
 	_Atomic uint64_t takes;
 	/* Written under iolock, exclusive to the end; read at any time. */
@@ -416,6 +428,7 @@ struct mkw_engine {
 	enum mkw_alloc alloc;
 	uint64_t writeback_age_ns;
 	uint64_t failed_max;		/* pages */
+	bool glance;			/* reading may do without locks */
 	_Atomic uint64_t takes;		/* of all inodes */
 	struct mkw__os_mmu *mmu, *mmu_in_thread;
 	struct mkw__os_mmu_caps caps;
@@ -539,6 +552,7 @@ enum mkw__excl_kind {
 
 struct mkw__excl {
 	struct mkw__range_req io, invalidate;
+	bool raised;			/* for glances */
 	bool took_invalidate;
 	bool takes;			/* data away: counted at the end */
 };
@@ -567,6 +581,46 @@ bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
 void mkw__excl_unlock_all(struct mkw__inode *in, struct mkw__excl *x);
 /* What a fault takes, shared; NULL under the policy none. */
 struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in);
+
+/* ---- glance.c: reading without locks ----------------------------------- */
+
+/* A counter that is raised while something goes on, and differs after it. */
+static inline bool mkw__glance_is_raised(uint64_t value)
+{
+	return value & 0xfffff;
+}
+void mkw__glance_raise(_Atomic uint64_t *counter);
+void mkw__glance_lower(_Atomic uint64_t *counter);
+/* The same for bytes [start, end) of the file, whose iolock is held exclusively. */
+void mkw__glance_shut(struct mkw__inode *in, uint64_t start, uint64_t end);
+void mkw__glance_open(struct mkw__inode *in, uint64_t start, uint64_t end);
+/*
+ * Reads from what is cached, into ordinary memory. False: it was not to be had so, and
+ * some of the buffer may have changed. Any caller, with no lock held.
+ */
+bool mkw__glance(struct mkw__inode *in, void *buf, size_t len, uint64_t off);
+/*
+ * What was just read into buf, in the long way, may be glanced at. The iolock is
+ * held, and the buffer between mkw__ubuf_begin() and _end().
+ */
+void mkw__glance_learn(struct mkw__inode *in, const void *buf, size_t len,
+		       uint64_t off);
+/*
+ * Before frames are dropped, with the iolock exclusive: may there be glances, that
+ * began before, at the pages of idx's leaf for which there is a bit? If so,
+ * mkw__os_glance_barrier() is next. _expel(): both, for pages [idx, idx + n).
+ */
+bool mkw__glance_may_go_on_locked(struct mkw__inode *in, uint64_t idx,
+				  uint64_t bits);
+void mkw__glance_expel(struct mkw__inode *in, uint64_t idx, size_t n);
+/* Reclaim: the pages of a leaf that were glanced at since it last forgot. TREE. */
+uint64_t mkw__glance_touched_locked(struct mkw__inode *in, uint64_t idx);
+void mkw__glance_forget_locked(struct mkw__inode *in, uint64_t idx);
+/* page.c: a leaf comes and goes, a page changes. TREE. */
+void mkw__glance_leaf_begins(struct mkw__inode *in, struct mkw__leaf *leaf);
+void mkw__glance_leaf_ends(struct mkw__inode *in, struct mkw__leaf *leaf);
+void mkw__glance_page(struct mkw__inode *in, struct mkw__leaf *leaf, uint64_t idx,
+		      uint32_t old, uint32_t word);
 
 /* ---- fill.c ----------------------------------------------------------- */
 

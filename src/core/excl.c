@@ -12,6 +12,9 @@
  * A task's own fill needs no fault lock besides: everything that EXCL_TAKEs
  * holds the iolock exclusively, and the task holds it at least shared (R6).
  *
+ * Who holds the iolock exclusively is seen by those who read with no lock at all
+ * (glance.c), from when he has all of his locks until before he lets go of the first.
+ *
  * Releasing any of these may be what reclaim waits for: mkw__pool_poke().
  */
 #include <errno.h>
@@ -50,7 +53,7 @@ int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 				     exclusive))
 		return -EAGAIN;
 	if (kind != EXCL_TAKE || !take_uses_invalidate(in))
-		return 0;
+		goto locked;
 
 	if (!nowait) {
 		mkw__range_lock(&in->invalidate_lock, &x->invalidate, start,
@@ -61,6 +64,10 @@ int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 		return -EAGAIN;
 	}
 	x->took_invalidate = true;
+locked:
+	x->raised = exclusive && in->engine->glance;
+	if (x->raised)
+		mkw__glance_shut(in, start, end);
 	return 0;
 }
 
@@ -85,6 +92,8 @@ void mkw__excl_count_take(struct mkw__inode *in)
 
 static void unlock(struct mkw__inode *in, struct mkw__excl *x)
 {
+	if (x->raised)
+		mkw__glance_open(in, x->io.start, x->io.end);
 	if (x->took_invalidate)
 		mkw__range_unlock(&in->invalidate_lock, &x->invalidate);
 	mkw__range_unlock(&in->iolock, &x->io);

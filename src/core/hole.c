@@ -85,6 +85,7 @@ void mkw__hole_drop(struct mkw__inode *in, uint64_t first, uint64_t end)
 			idx += n;
 			continue;
 		}
+		mkw__glance_expel(in, idx, n);
 		r = mkw__os_frames_drop(in->frames, idx << e->page_shift,
 					n << e->page_shift);
 		if (r)

@@ -16,6 +16,8 @@
  * held the iolock, so what the store holds then or later, up to the read's end,
  * is a value of a moment within the read.
  *
+ * A short read of what is cached is tried without any of this first: glance.c.
+ *
  * R0. Every copy to or from the caller's memory lies between mkw__ubuf_begin()
  * and _end(), which fails with -EXDEV where the memory is a mapping; then the
  * operation is undone or ended there, and ubuf.c starts it anew with a private
@@ -90,6 +92,8 @@ static int copy_out(struct mkw__inode *in, void *dst, uint64_t pos, size_t len)
 	if (r)
 		return r;
 	r = mkw__os_frames_read(in->frames, pos, dst, len);
+	if (!r)
+		mkw__glance_learn(in, dst, len, pos);
 	mkw__ubuf_end(&u);
 	return r;
 }

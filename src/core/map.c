@@ -17,6 +17,7 @@
 static struct {
 	struct mkw__range_lock gate, table;
 	RB_HEAD(map_tree, mkw__map) maps;
+	_Atomic uint64_t made;		/* raised while a mapping is made */
 } process = {
 	.gate = { .held = TAILQ_HEAD_INITIALIZER(process.gate.held),
 		  .waiting = TAILQ_HEAD_INITIALIZER(process.gate.waiting),
@@ -41,6 +42,11 @@ void mkw__map_reset(void)
 	mkw__range_init(&process.gate, MKW__RANK_MAP_GATE);
 	mkw__range_init(&process.table, MKW__RANK_MAP_TABLE);
 	RB_INIT(&process.maps);
+	/* Nobody is making one; and what anybody saw before is not to be believed. */
+	atomic_store_explicit(&process.made,
+			      (atomic_load_explicit(&process.made,
+						    memory_order_relaxed) |
+			       0xfffff) + 1, memory_order_relaxed);
 }
 
 void mkw__map_table_lock(struct mkw__range_req *req)
@@ -205,6 +211,10 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 	mkw__inode_use(in);
 
 	mkw__range_lock(&process.gate, &gate, 0, MKW__RANGE_MAX, true);
+	if (e->glance) {
+		mkw__glance_raise(&process.made);
+		mkw__os_glance_barrier();
+	}
 	/* Only this task adds mappings now, so this stays true. */
 	mkw__map_table_lock(&table);
 	r = (flags & MKW_MAP_FIXED) && overlaps(hint, m->len) ? -EBUSY : 0;
@@ -225,6 +235,8 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 			mkw__os_unmap(m->addr, m->len);
 		}
 	}
+	if (e->glance)
+		mkw__glance_lower(&process.made);
 	mkw__range_unlock(&process.gate, &gate);
 	if (r) {
 		mkw__os_free(m);
@@ -301,6 +313,10 @@ int mkw__map_remove(uintptr_t addr, size_t len)
 			/* It is mapped still: serve it on, as a mapping. */
 			table_lock_exclusive(&table);
 			table_insert(m);
+			if (m->inode->engine->glance) {
+				mkw__glance_raise(&process.made);
+				mkw__glance_lower(&process.made);
+			}
 			mkw__map_table_unlock(&table);
 		} else {
 			mkw__os_wake(m->mmu, m->addr, m->len);
@@ -336,4 +352,63 @@ int mkw__ubuf_begin(struct mkw__ubuf *u, const void *p, size_t len)
 void mkw__ubuf_end(struct mkw__ubuf *u)
 {
 	mkw__range_unlock(&process.gate, &u->gate);
+}
+
+/*
+ * The four words of a task: how often they were written, the gap between two mappings
+ * where its last buffer was, [1] to [2], and process.made then. Mappings that go make
+ * the gap wider, and new ones change process.made.
+ *
+ * A signal handler may look, and so write them, while the task it interrupts
+ * reads them: it sees by the first word that they do not belong together. Other
+ * tasks never see them.
+ */
+enum { WRITES, GAP_START, GAP_END, MADE };
+
+bool mkw__ubuf_known(const void *p, size_t len, struct mkw__os_watch *maps)
+{
+	const volatile uint64_t *w = mkw__os_self()->around;
+	uint64_t writes = w[WRITES], start = w[GAP_START], end = w[GAP_END];
+	uintptr_t at = (uintptr_t)p;
+
+	maps->word = &process.made;
+	maps->value = w[MADE];
+	if (w[WRITES] != writes)
+		return false;
+	if (MKW__MUTANT(GLANCE_BUFFER_UNCHECKED)) {
+		maps->value = atomic_load_explicit(&process.made,
+						   memory_order_acquire);
+		return true;
+	}
+	return at >= start && at < end && len <= end - at;
+}
+
+void mkw__ubuf_look(const void *p, size_t len)
+{
+	volatile uint64_t *w = mkw__os_self()->around;
+	struct mkw__range_req table;
+	struct mkw__os_watch maps;
+	struct mkw__map *m, *next;
+	uint64_t start = 0, end = UINTPTR_MAX;
+
+	/* With the gate held nobody makes one now. */
+	if (mkw__ubuf_known(p, len, &maps) &&
+	    maps.value == atomic_load_explicit(maps.word, memory_order_relaxed))
+		return;
+	mkw__map_table_lock(&table);
+	next = map_after((uintptr_t)p);
+	if (next) {
+		end = next->addr;
+		m = RB_PREV(map_tree, &process.maps, next);
+	} else {
+		m = RB_MAX(map_tree, &process.maps);
+	}
+	if (m)
+		start = m->addr + m->len;
+	w[WRITES]++;
+	w[GAP_START] = start;
+	w[GAP_END] = end;
+	w[MADE] = atomic_load_explicit(maps.word, memory_order_relaxed);
+	w[WRITES]++;
+	mkw__map_table_unlock(&table);
 }

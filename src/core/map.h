@@ -79,6 +79,15 @@ int mkw__ubuf_begin(struct mkw__ubuf *u, const void *p, size_t len);
 void mkw__ubuf_end(struct mkw__ubuf *u);
 
 /*
+ * The same without the gate, for glances: is [p, p + len) within what the calling task
+ * saw to be ordinary memory when it last called _look(), and does *maps show no
+ * mapping made since? *maps is what to watch from then on. _look() between begin
+ * and end.
+ */
+bool mkw__ubuf_known(const void *p, size_t len, struct mkw__os_watch *maps);
+void mkw__ubuf_look(const void *p, size_t len);
+
+/*
  * Forgets every mapping, and who waits for the table: in a forked child, which has
  * none of them, and after a simulated run that was broken off.
  */

@@ -35,7 +35,7 @@ static uint64_t leaf_first(uint64_t idx)
 	return idx & ~(uint64_t)(MKW__LEAF_PAGES - 1);
 }
 
-static struct mkw__leaf *leaf_find(struct mkw__inode *in, uint64_t idx)
+struct mkw__leaf *mkw__page_leaf_locked(struct mkw__inode *in, uint64_t idx)
 {
 	struct mkw__leaf key, *leaf = in->hint;
 
@@ -50,7 +50,7 @@ static struct mkw__leaf *leaf_find(struct mkw__inode *in, uint64_t idx)
 
 uint32_t mkw__page_get_locked(struct mkw__inode *in, uint64_t idx)
 {
-	struct mkw__leaf *leaf = leaf_find(in, idx);
+	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
 
 	return leaf ? leaf->word[idx % MKW__LEAF_PAGES] : 0;
 }
@@ -59,19 +59,20 @@ bool mkw__page_prepare_locked(struct mkw__inode *in, uint64_t idx)
 {
 	struct mkw__leaf *leaf;
 
-	if (leaf_find(in, idx))
+	if (mkw__page_leaf_locked(in, idx))
 		return true;
 	leaf = mkw__pool_leaf_get(in, leaf_first(idx));
 	if (!leaf)
 		return false;
 	RB_INSERT(mkw__leaf_tree, &in->leaves, leaf);
 	in->hint = leaf;
+	mkw__glance_leaf_begins(in, leaf);
 	return true;
 }
 
 void mkw__page_once_locked(struct mkw__inode *in, uint64_t idx, bool once)
 {
-	struct mkw__leaf *leaf = leaf_find(in, idx);
+	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
 
 	if (leaf)
 		leaf->once = once;
@@ -79,7 +80,7 @@ void mkw__page_once_locked(struct mkw__inode *in, uint64_t idx, bool once)
 
 bool mkw__page_is_once_locked(struct mkw__inode *in, uint64_t idx)
 {
-	struct mkw__leaf *leaf = leaf_find(in, idx);
+	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
 
 	return leaf && leaf->once;
 }
@@ -110,7 +111,7 @@ static void count_failed(struct mkw__inode *in, bool was, bool is)
 
 void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 {
-	struct mkw__leaf *leaf = leaf_find(in, idx);
+	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
 	uint32_t old = leaf ? leaf->word[idx % MKW__LEAF_PAGES] : 0;
 	enum mkw__page_state from = PG_STATE(old), to = PG_STATE(word);
 
@@ -141,6 +142,7 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	if (to == PG_WRITEBACK && from == PG_DIRTY)
 		mkw__reserve_use_locked(in, idx);
 	leaf->word[idx % MKW__LEAF_PAGES] = (uint8_t)word;
+	mkw__glance_page(in, leaf, idx, old, word);
 	if (from != PG_ABSENT && to == PG_ABSENT)
 		mkw__pool_frames_put(in->engine, 1);
 	if (old && !word) {
@@ -148,6 +150,7 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 			return;
 		RB_REMOVE(mkw__leaf_tree, &in->leaves, leaf);
 		in->hint = NULL;
+		mkw__glance_leaf_ends(in, leaf);
 		mkw__pool_leaf_put(in->engine, leaf);
 	} else if (!old) {
 		leaf->used++;
@@ -163,14 +166,14 @@ void mkw__page_written_locked(struct mkw__inode *in, uint64_t idx, int res)
 	word = pg_with(word & ~PG_FAILED, clean ? PG_CLEAN : PG_DIRTY);
 	if (res && !MKW__MUTANT(FAILED_NOT_MARKED)) {
 		word |= PG_FAILED;
-		leaf_find(in, idx)->error = (int16_t)res;
+		mkw__page_leaf_locked(in, idx)->error = (int16_t)res;
 	}
 	mkw__page_set_locked(in, idx, word);
 }
 
 int mkw__page_error_locked(struct mkw__inode *in, uint64_t idx)
 {
-	struct mkw__leaf *leaf = leaf_find(in, idx);
+	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
 
 	return leaf ? leaf->error : 0;
 }

@@ -96,6 +96,14 @@ struct mkw__leaf {
 	int16_t error;			/* of the last write that failed here */
 	bool once;			/* a stream passes here: no second chance */
 	bool inactive;			/* POOL mutex: which list */
+	/*
+	 * For glances (glance.c): odd while it is in a tree; inode and first again;
+	 * and a bit for each page that may be read by one, and that was.
+	 */
+	_Atomic uint64_t life;
+	_Atomic(struct mkw__inode *) shown_inode;
+	_Atomic uint64_t shown_first, ready, touched;
+	uint64_t forgotten;		/* that were touched, until a barrier */
 	uint8_t word[MKW__LEAF_PAGES];
 };
 RB_HEAD(mkw__leaf_tree, mkw__leaf);
@@ -148,6 +156,9 @@ static inline uint32_t pg_stored(uint32_t word)
  */
 uint64_t mkw__page_next_locked(struct mkw__inode *in, uint64_t idx,
 			       uint64_t end, unsigned mask);
+
+/* The leaf of page idx, or NULL. */
+struct mkw__leaf *mkw__page_leaf_locked(struct mkw__inode *in, uint64_t idx);
 
 /*
  * The pages around idx were read ahead of a stream that passes them once, or (false)

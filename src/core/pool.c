@@ -58,10 +58,18 @@ int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
 	 * MiB, half of which may be buffers. */
 	p->leaves = mkw__min(p->frames_max + 1,
 			     (METADATA_BYTES + (p->frames_max << e->page_shift) /
-					       200) / sizeof(*p->leaf_mem));
+					       200) /
+				     (sizeof(*p->leaf_mem) +
+				      2 * sizeof(*p->shown)));
 	p->leaf_mem = mkw__os_reserve(p->leaves * sizeof(*p->leaf_mem));
 	p->buf_mem = mkw__os_reserve_io(MKW__BUFFERS * buf_len);
-	if (!p->leaf_mem || !p->buf_mem) {
+	p->shown_mask = 1;
+	while (p->shown_mask < p->leaves)
+		p->shown_mask *= 2;
+	if (e->glance)
+		p->shown = mkw__os_reserve(p->shown_mask * sizeof(*p->shown));
+	p->shown_mask--;
+	if (!p->leaf_mem || !p->buf_mem || (e->glance && !p->shown)) {
 		mkw__pool_fini(e);
 		return -ENOMEM;
 	}
@@ -80,6 +88,9 @@ void mkw__pool_fini(struct mkw_engine *e)
 	if (p->leaf_mem)
 		mkw__os_unreserve(p->leaf_mem,
 				  p->leaves * sizeof(*p->leaf_mem));
+	if (p->shown)
+		mkw__os_unreserve(p->shown,
+				  (p->shown_mask + 1) * sizeof(*p->shown));
 	if (p->buf_mem)
 		mkw__os_unreserve(p->buf_mem,
 				  MKW__BUFFERS * MKW__IO_PAGES * e->page);
@@ -220,6 +231,7 @@ struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first)
 {
 	struct mkw__pool *p = &in->engine->pool;
 	struct mkw__leaf *leaf;
+	uint64_t life;
 	bool few;
 
 	mkw__mutex_lock(&p->mutex);
@@ -229,7 +241,10 @@ struct mkw__leaf *mkw__pool_leaf_get(struct mkw__inode *in, uint64_t first)
 	else if (p->leaves_made < p->leaves)
 		leaf = &p->leaf_mem[p->leaves_made++];
 	if (leaf) {
+		life = atomic_load_explicit(&leaf->life,
+					    memory_order_relaxed);
 		memset(leaf, 0, sizeof(*leaf));
+		atomic_store_explicit(&leaf->life, life, memory_order_relaxed);
 		/* On the list reclaim can see it. */
 		leaf->inode = in;
 		leaf->first = first;

@@ -10,6 +10,10 @@
  *             touched through a mapping meanwhile: clean ones are dropped. A
  *             leaf with pages left (touched again, dirty) goes back to active.
  *
+ * Nor do reads that go through no mapping show, but for those that found their pages
+ * cached and took no lock (glance.c), which leave a bit: such a page is passed over on
+ * the inactive list, unless a whole turn has not freed enough.
+ *
  * A leaf that readahead has filled for a stream, and that nobody has come back to, goes
  * in one: what is read once is not to push out what is used.
  *
@@ -35,6 +39,7 @@ struct cluster {
 	/* Pages that are locked, a bit for each; and which leaves' are dropped. */
 	uint64_t locked[CLUSTER_LEAVES];
 	bool drop[CLUSTER_LEAVES];
+	bool glanced;			/* at some of those, perhaps still */
 };
 
 /* A small cache is not to lose much of itself at once. */
@@ -82,7 +87,8 @@ static bool take_leaves(struct mkw_engine *e, bool inactive, struct cluster *c)
 	return c->leaves;
 }
 
-enum which { MAPPED, UNMAPPED_CLEAN, CLEAN };
+/* UNTOUCHED: unmapped, clean, and not glanced at. MAPPED begins a turn of those. */
+enum which { MAPPED, UNTOUCHED, UNMAPPED_CLEAN, CLEAN };
 
 static bool is_which(uint32_t word, enum which which)
 {
@@ -99,13 +105,17 @@ static bool is_which(uint32_t word, enum which which)
 static uint64_t lock_pages_locked(struct mkw__inode *in, uint64_t first,
 				  uint64_t end, enum which which)
 {
-	uint64_t bits = 0;
+	uint64_t bits = 0, spared = 0;
 
 	_Static_assert(MKW__LEAF_PAGES == 64, "a bit for each page");
+	if (which == MAPPED)
+		mkw__glance_forget_locked(in, first);
+	else if (which == UNTOUCHED)
+		spared = mkw__glance_touched_locked(in, first);
 	for (unsigned i = 0; i < end - first; i++) {
 		uint32_t word = mkw__page_get_locked(in, first + i);
 
-		if (!is_which(word, which))
+		if (!is_which(word, which) || (spared >> i & 1))
 			continue;
 		mkw__page_set_locked(in, first + i, word | PG_LOCKED);
 		bits |= (uint64_t)1 << i;
@@ -114,10 +124,11 @@ static uint64_t lock_pages_locked(struct mkw__inode *in, uint64_t first,
 }
 
 /* Locks what this step takes of each leaf, and says what becomes of it. */
-static void lock_cluster(struct cluster *c, bool inactive)
+static void lock_cluster(struct cluster *c, bool inactive, bool hard)
 {
 	struct mkw__inode *in = c->inode;
 
+	c->glanced = false;
 	mkw__mutex_lock(&in->tree);
 	for (unsigned i = 0; i < c->leaves; i++) {
 		uint64_t first = c->first + i * MKW__LEAF_PAGES;
@@ -126,8 +137,12 @@ static void lock_cluster(struct cluster *c, bool inactive)
 		c->drop[i] = once || inactive;
 		c->locked[i] = lock_pages_locked(in, first, first + MKW__LEAF_PAGES,
 						 once ? CLEAN :
-						 inactive ? UNMAPPED_CLEAN :
-							    MAPPED);
+						 !inactive ? MAPPED :
+						 hard ? UNMAPPED_CLEAN :
+							UNTOUCHED);
+		if (c->drop[i])
+			c->glanced |= mkw__glance_may_go_on_locked(in, first,
+								   c->locked[i]);
 	}
 	mkw__mutex_unlock(&in->tree);
 }
@@ -197,6 +212,8 @@ static size_t finish_cluster(struct cluster *c)
 				     PG_MAPPED | PG_WRITABLE);
 		unmapped += n;
 	}
+	if (c->glanced)
+		mkw__os_glance_barrier();
 	at = 0;
 	if (next_run(c, true, &at)) {
 		span(c, &first, &n);
@@ -225,6 +242,8 @@ static void evict(struct mkw__inode *in, uint64_t first, uint64_t end)
 	mkw__mutex_lock(&in->tree);
 	c.drop[0] = true;
 	c.locked[0] = lock_pages_locked(in, first, end, CLEAN);
+	c.glanced = mkw__glance_may_go_on_locked(in, first, c.locked[0] <<
+						 first % MKW__LEAF_PAGES);
 	mkw__mutex_unlock(&in->tree);
 	finish_cluster(&c);
 	mkw__map_table_unlock(&table);
@@ -247,8 +266,11 @@ void mkw__reclaim_range(struct mkw__inode *in, uint64_t first, uint64_t end)
 	mkw__pool_poke(in->engine);
 }
 
-/* One step on the oldest leaves of a list; frames freed. *found: there was one. */
-static size_t step(struct mkw_engine *e, bool inactive, bool *found)
+/*
+ * One step on the oldest leaves of a list; frames freed. hard: spares none. *found:
+ * there was one.
+ */
+static size_t step(struct mkw_engine *e, bool inactive, bool hard, bool *found)
 {
 	struct mkw__range_req table;
 	struct cluster c;
@@ -269,7 +291,7 @@ static size_t step(struct mkw_engine *e, bool inactive, bool *found)
 	}
 	if (locked || MKW__MUTANT(RECLAIM_IGNORES_HOLDERS)) {
 		mkw__map_table_lock(&table);
-		lock_cluster(&c, inactive);
+		lock_cluster(&c, inactive, hard);
 		freed = finish_cluster(&c);
 		mkw__map_table_unlock(&table);
 		if (locked)
@@ -290,8 +312,8 @@ size_t mkw__reclaim(struct mkw_engine *e, size_t want)
 	/* Each leaf is met about twice: what is left then is in use. */
 	while (freed < want && some && steps++ < steps_max) {
 		/* Keep about as many leaves inactive as active. */
-		freed += step(e, false, &some);
-		freed += step(e, true, &more);
+		freed += step(e, false, false, &some);
+		freed += step(e, true, steps > steps_max / 2, &more);
 		some |= more;
 	}
 	MKW__PROBE3(reclaim, e, want, freed);

@@ -27,6 +27,7 @@ struct mkw__testing {
 	_Atomic uint32_t bare_wakes;	/* faults to wake unresolved, counted down */
 	unsigned chunk_pages;	/* of reserve.c, at most 256; 0: about a MiB */
 	uint64_t cache_frames;	/* the cache's size, for tiny ones; 0: as asked */
+	_Atomic uint64_t glances; /* reads that took no lock */
 	uint64_t dirty_pages;	/* beyond which writers wait; 0: as it is */
 };
 extern struct mkw__testing mkw__testing;

@@ -86,6 +86,7 @@ void mkw__os_thread_join(struct mkw__os_thread *t);
 #define MKW__TASK_WORDS 32
 struct mkw__os_task {
 	uint64_t words[MKW__TASK_WORDS];
+	uint64_t around[4];	/* core/map.c: where its last buffer was */
 };
 struct mkw__os_task *mkw__os_self(void);
 
@@ -256,6 +257,40 @@ void mkw__os_frames_unmap(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
 
 /* Is there a frame at off? */
 bool mkw__os_frames_present(struct mkw__os_frames *fr, uint64_t off);
+
+/* ---- glances ---------------------------------------------------------- */
+
+/*
+ * A glance copies from frames with no lock held, and so while others may drop
+ * them. It ends, at any point and with part of its copy made, when a barrier wants
+ * it to; core/glance.c says how both are used.
+ *
+ * _open(): can it be done here? Asked by every engine that is opened.
+ * _join(): the calling task will glance; it may block, and be called again. Until
+ * then, or where a task cannot, its glances fail.
+ */
+bool mkw__os_glance_open(void);
+void mkw__os_glance_join(void);
+
+struct mkw__os_watch {
+	const _Atomic uint64_t *word;
+	uint64_t value;
+};
+#define MKW__GLANCE_WATCHES 4u
+
+/*
+ * Copies, if every watched word has its value when the copy begins, in words as
+ * mkw__os_frames_read(). False: not copied, or not wholly, for whatever reason. It
+ * waits for nothing, but for pages of dst that the system has to find.
+ */
+bool mkw__os_glance_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
+			 size_t len,
+			 const struct mkw__os_watch watch[MKW__GLANCE_WATCHES]);
+/*
+ * Once it returns, no glance goes on that began before it was called: all that do
+ * have seen what the caller stored before. Not called from a glance's dst.
+ */
+void mkw__os_glance_barrier(void);
 
 /* ---- mappings of frames in the application's address space ------------ */
 

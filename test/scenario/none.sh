@@ -17,7 +17,7 @@ for name in $("$sim" --list | sed -n 's/^  \([a-z][a-z0-9-]*\) .*/\1/p'); do
 	case $name in
 	load-vs-store | direct-write-from-own-mapping | write-vs-read | crash-vs-edge | \
 		failed-punch-vs-credit | sync-range-vs-store | length-changed | \
-		discard-vs-store)
+		discard-vs-store | glance-vs-reclaim)
 		continue
 		;;
 	esac

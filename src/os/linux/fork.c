@@ -38,6 +38,7 @@ static void in_child(void)
 	mutex = (struct mkw__os_mutex){ 0 };
 	mkw__frames_forget_fork();
 	mkw__trap_forget_fork();
+	mkw__glance_forget_fork();
 	if (fn)
 		fn();
 }

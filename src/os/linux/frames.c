@@ -231,6 +231,19 @@ static int alias(struct mkw__os_frames *fr, uint64_t off, char **addr,
 	return 0;
 }
 
+const char *mkw__frames_peek(struct mkw__os_frames *fr, uint64_t off, size_t len)
+{
+	unsigned index = segment_index(off);
+	char *base;
+
+	if (index >= SEGMENTS ||
+	    off - segment_start(index) + len > segment_len(index))
+		return NULL;
+	/* Pairs with the release in make_segment(). */
+	base = atomic_load_explicit(&fr->segment[index], memory_order_acquire);
+	return base ? base + (off - segment_start(index)) : NULL;
+}
+
 int mkw__frames_reach(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
 {
 	uint64_t end = off + len;

@@ -8,6 +8,7 @@
  *   trap.c    SIGBUS and SIGSEGV, copies that survive a bad address
  *   chain.c   who else handles those
  *   fork.c    what a forked child finds
+ *   glance.c  copies from frames that may go meanwhile
  *   loop.c    io_uring, fault messages, kicks
  */
 #ifndef MKW_OS_LINUX_H
@@ -30,6 +31,8 @@ void mkw__os_mmu_old_kernel(bool on);
 
 /* Is the caller between mkw__os_signals_block() and _restore()? */
 bool mkw__task_masked(void);
+/* And had it blocked signals that a fault raises, when it called that? */
+bool mkw__task_blocks_faults(void);
 
 /* Has a page been barred, so that a SIGSEGV may be poison? See mmu.c. */
 bool mkw__mmu_bars_pages(void);
@@ -48,6 +51,16 @@ int mkw__frames_reach(struct mkw__os_frames *fr, uint64_t off, uint64_t len);
  * is not there. Cheap, takes no lock unless it panics, async-signal-safe.
  */
 void mkw__frames_check_stray(uintptr_t addr, bool write);
+
+/* The address of frames that lie together and were reached before, or NULL. */
+const char *mkw__frames_peek(struct mkw__os_frames *fr, uint64_t off, size_t len);
+
+/*
+ * Is it where a glance goes on that the kernel has broken off? With a signal that an
+ * access raised: that access was the glance's.
+ */
+bool mkw__glance_is_broken_off(uintptr_t pc);
+void mkw__glance_forget_fork(void);
 
 /* Registers a range with an mmu; modes are UFFDIO_REGISTER_MODE_*. */
 int mkw__mmu_register(struct mkw__os_mmu *mmu, void *addr, size_t len,

@@ -169,6 +169,15 @@ static void set_mask(uint64_t bits, uint64_t *old)
 /* initial-exec: the fault handler may not allocate on first use. */
 static _Thread_local unsigned masked __attribute__((tls_model("initial-exec")));
 
+/* What the application had blocked when it called in. */
+static _Thread_local uint64_t callers_bits
+	__attribute__((tls_model("initial-exec")));
+
+bool mkw__task_blocks_faults(void)
+{
+	return masked && (callers_bits & FAULT_SIGNALS);
+}
+
 bool mkw__task_masked(void)
 {
 	return masked > 0;
@@ -184,7 +193,8 @@ void mkw__os_signals_block(struct mkw__os_sigmask *saved)
 	 * even where the application had blocked SIGBUS.
 	 */
 	set_mask(~FAULT_SIGNALS, &saved->bits);
-	masked++;
+	if (!masked++)
+		callers_bits = saved->bits;
 }
 
 void mkw__os_signals_restore(const struct mkw__os_sigmask *saved)

@@ -16,14 +16,15 @@
  *
  * Order in the handlers, for a fault that the kernel reports:
  *   1. an address of an alias mapping: the engine's own bug, panic
- *   2. an access by a copy, in a thread that holds locks of the engine: such
+ *   2. an access by a glance (glance.c), which the kernel has broken off: go on
+ *   3. an access by a copy, in a thread that holds locks of the engine: such
  *      memory is no mapping of ours (R0): -EFAULT
- *   3. SIGBUS, or SIGSEGV that may come from a barred page (mmu.c): the in-thread
+ *   4. SIGBUS, or SIGSEGV that may come from a barred page (mmu.c): the in-thread
  *      handler of the engine. RETRY: return, so that the access runs again
- *   4. the access was made by a copy: -EFAULT
- *   5. to whoever else handles the signal (chain.c); of a barred page as SIGBUS
+ *   5. the access was made by a copy: -EFAULT
+ *   6. to whoever else handles the signal (chain.c); of a barred page as SIGBUS
  * A signal that was sent (kill, raise), and the notice of a memory error that
- * hit no access of this thread, go straight to 5.
+ * hit no access of this thread, go straight to 6.
  *
  * The handlers allocate nothing, take no lock of the C library and keep errno.
  * They run on the alternate stack where the thread has one; it must be large
@@ -323,6 +324,9 @@ static bool served(int *sig, siginfo_t *si, ucontext_t *uc)
 	bool write = context_is_write(uc);
 
 	mkw__frames_check_stray(addr, write);
+	/* Its caller tries again the long way, which says what is wrong. */
+	if (mkw__glance_is_broken_off(pc))
+		return true;
 	/* Where locks are held memory is ordinary, and nobody to be asked (R0). */
 	if (!(copy && mkw__task_masked()) &&
 	    (*sig == SIGBUS ||
