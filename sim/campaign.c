@@ -19,7 +19,9 @@
 static void vary(struct play *p)
 {
 	p->options.policy = p->seed / 2 % 2 ? STAGE_INVALIDATE : STAGE_RETRY;
-	p->options.old_kernel = cli.stage.old_kernel || p->seed / 4 % 4 == 0;
+	/* What is wrong there alone is looked for there alone. */
+	p->options.old_kernel = cli.stage.old_kernel || p->seed / 4 % 4 == 0 ||
+		p->options.mutant == MKW__MUTANT_WINDOW_NOT_COMPARED;
 }
 
 /* ---- violations --------------------------------------------------------- */

@@ -379,6 +379,69 @@ static void grow_vs_partial_page(void)
 	stage_close();
 }
 
+/* ---- a file that is frozen ------------------------------------------------ */
+
+static void freezer(void *arg)
+{
+	(void)arg;
+	stage_freeze(variant & 1);
+	if (variant & 2)
+		stage_load(map1, word_of_page(0));
+	stage_freeze(variant & 4);
+}
+
+static void two_page_storer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		stage_store(map0, word_of_page((unsigned)sim_random(2)));
+		stage_load(map0, word_of_page((unsigned)sim_random(2)));
+	}
+}
+
+static void freeze_vs_mkwrite(void)
+{
+	static const struct role roles[] = {
+		{ "storer", two_page_storer }, { "freezer", freezer },
+		{ "syncer", syncer }, { "loader", loader },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + (unsigned)sim_random(3));
+	stage_close();
+}
+
+static void any_writer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		switch (sim_random(4)) {
+		case 0:
+			stage_write(block_of_page(0), SIM_BLOCK / 8, MKW_DIRECT);
+			break;
+		case 1:
+			stage_punch(stage.words_per_page, stage.words_per_page);
+			break;
+		case 2:
+			stage_zero(word_of_page(0), 1);
+			break;
+		default:
+			stage_write(0, stage.words, 0);
+		}
+}
+
+static void freeze_vs_write(void)
+{
+	static const struct role roles[] = {
+		{ "writer", any_writer }, { "freezer", freezer },
+		{ "other freezer", freezer }, { "storer", storer },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + (unsigned)sim_random(3));
+	stage_close();
+}
+
 /* ---- whole operations ----------------------------------------------------- */
 
 static unsigned some_way(void)
@@ -1365,6 +1428,10 @@ const struct scenario scenarios[] = {
 	  collapse_vs_store, false },
 	{ "insert-vs-store", "room is made before a page while it is stored to",
 	  insert_vs_store, false },
+	{ "freeze-vs-mkwrite", "stores while the file is frozen and thawed",
+	  freeze_vs_mkwrite, false },
+	{ "freeze-vs-write", "writes and punches while the file is frozen and thawed",
+	  freeze_vs_write, false },
 	{ "crash", "the machine stops, and the file is looked at",
 	  crash, true },
 	{ "crash-vs-edge", "a hole cuts a block, and the machine stops",

@@ -526,6 +526,33 @@ static void sync_handle(struct mkw_file *file, unsigned n)
 	sim_trace("the sync has returned %llu", (uint64_t)-r, 0, 0);
 }
 
+/* What the disk has of all words is a read that began at this tick. */
+static void read_frozen(void)
+{
+	uint64_t start = sim_history_begin(0, stage.words);
+
+	for (unsigned w = 0; w < stage.words && w < SIM_WORDS_MAX; w++)
+		sim_history_add(w, "frozen disk", false,
+				sim_disk_peek(stage.disk, (uint64_t)at(w)),
+				start, false);
+}
+
+void stage_freeze(bool engine)
+{
+	sim_step("freezes", 0, 0, 0);
+	check(engine ? mkw_engine_freeze(stage.engine) :
+		       mkw_file_freeze(stage.file), "freezing");
+	sim_step("it is frozen", 0, 0, 0);
+	read_frozen();
+	/* Others have their chance, whoever does not wait. */
+	for (unsigned i = 0; i < 12; i++)
+		sim_step("it is frozen still", 0, 0, 0);
+	read_frozen();
+	check(engine ? mkw_engine_thaw(stage.engine) :
+		       mkw_file_thaw(stage.file), "thawing");
+	sim_step("it is thawed", 0, 0, 0);
+}
+
 void stage_sync(void)
 {
 	if (stage.other && sim_random(2))

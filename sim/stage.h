@@ -131,6 +131,11 @@ void stage_answer(bool reads_fail);
 /* Somebody else makes the file longer; and all handles must have been told. */
 void stage_stretch(void);
 void stage_unstretch(void);
+/*
+ * Freezes the file, or all of the engine; looks whether the disk has everything, and
+ * stays as it is; thaws.
+ */
+void stage_freeze(bool engine);
 /* Unmaps all of it, or one page and then the rest, and maps it again. */
 void stage_remap(unsigned map, bool in_parts, bool in_thread);
 /* The nth read, write, take or flush of the disk from now on fails; 0: none. */

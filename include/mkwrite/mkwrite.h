@@ -465,6 +465,50 @@ int mkw_sync(struct mkw_file *file);
  */
 int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags);
 
+/*
+ * Freezes a file: what was stored and written before is written to the file of the host
+ * and made durable, and from then on the host's file does not change, until it is
+ * thawed. So it can be copied, or its file system's snapshot taken. Whoever would change it
+ * waits for the thaw: mkw_pwrite() and the like (with MKW_NOWAIT: -EAGAIN), direct
+ * writes, mkw_truncate(), mkw_fallocate(), and stores through mappings, asleep
+ * in their page fault. Loads, reads and syncs go on. (On Linux 6.1 a load of a page that
+ * is not mapped yet waits, too, in a mapping with PROT_WRITE.)
+ *
+ * Freezes add up: the file is thawed when each has been taken back, by mkw_file_thaw()
+ * of the handle that made it, by any thread, or by closing that handle. When the last
+ * handle and mapping are gone it is thawed in any case. Unmapping needs no thaw.
+ *
+ * Between freeze and thaw the caller must not wait for one who stores or writes,
+ * nor do so itself, as with FIFREEZE (ioctl_fsfreeze(2)): nobody else would thaw. No
+ * lock that a fault or a read needs is held meanwhile.
+ *
+ * -EINVAL   file is NULL
+ * -EIO, -ENOSPC, ...   a page could not be written, or the file not be flushed: the
+ *           file is not frozen
+ */
+int mkw_file_freeze(struct mkw_file *file);
+
+/*
+ * Takes back one freeze of this handle. After the last one who waited goes on.
+ *
+ * -EINVAL   file is NULL, or has no freeze to take back
+ */
+int mkw_file_thaw(struct mkw_file *file);
+
+/*
+ * The same for all files of the engine, at one moment: first all of them take no more
+ * changes, then all is written and flushed. While it lasts opening and closing files,
+ * and unmapping, wait. A file that is opened later is frozen from the start (with
+ * O_TRUNC that call waits for the thaw). Adds up with freezes of single files.
+ *
+ * -EINVAL   engine is NULL
+ * -EIO, -ENOSPC, ...   as above, of any file: none is frozen by it
+ */
+int mkw_engine_freeze(struct mkw_engine *engine);
+
+/* -EINVAL: engine is NULL, or has no freeze to take back. */
+int mkw_engine_thaw(struct mkw_engine *engine);
+
 /* A part of a file that is dirty and could not be written. error: negative. */
 struct mkw_failed {
 	uint64_t off;

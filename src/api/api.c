@@ -420,6 +420,56 @@ int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags)
 	return r;
 }
 
+static int call_file(struct mkw_file *file, int (*fn)(struct mkw_file *))
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!file)
+		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	r = fn(file);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+static int call_engine(struct mkw_engine *engine, int (*fn)(struct mkw_engine *))
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!engine)
+		return -EINVAL;
+	if (mkw__engine_inherited(engine))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	r = fn(engine);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_file_freeze(struct mkw_file *file)
+{
+	return call_file(file, mkw__freeze_file);
+}
+
+int mkw_file_thaw(struct mkw_file *file)
+{
+	return call_file(file, mkw__freeze_thaw_file);
+}
+
+int mkw_engine_freeze(struct mkw_engine *engine)
+{
+	return call_engine(engine, mkw__freeze_engine);
+}
+
+int mkw_engine_thaw(struct mkw_engine *engine)
+{
+	return call_engine(engine, mkw__freeze_thaw_engine);
+}
+
 ssize_t mkw_failed(struct mkw_file *file, off_t off, struct mkw_failed *vec,
 		   size_t n)
 {

@@ -240,24 +240,6 @@ static void verify_inode(struct mkw__inode *in, uint64_t *present,
 	mkw__excl_unlock(in, &x);
 }
 
-/*
- * An inode that this pass has not verified, or NULL. FILES is held, so that none
- * comes or goes; but the flusher, which does not take it, rotates the list.
- */
-static struct mkw__inode *next_unverified(struct mkw_engine *e)
-{
-	struct mkw__inode *in;
-
-	mkw__mutex_lock(&e->pool.mutex);
-	TAILQ_FOREACH(in, &e->inodes, link)
-		if (!in->verified)
-			break;
-	if (in)
-		in->verified = true;
-	mkw__mutex_unlock(&e->pool.mutex);
-	return in;
-}
-
 void mkw__engine_verify(struct mkw_engine *e)
 {
 	uint64_t present = 0, dirty = 0;
@@ -268,11 +250,10 @@ void mkw__engine_verify(struct mkw_engine *e)
 	mkw__ra_quiesce(e, true);
 	mkw__flusher_quiesce(e, true);
 	mkw__mutex_lock(&e->files);
-	while ((in = next_unverified(e)))
+	while ((in = mkw__inode_next_visit(e)))
 		verify_inode(in, &present, &dirty);
+	mkw__inode_end_visits(e);
 	mkw__mutex_lock(&e->pool.mutex);
-	TAILQ_FOREACH(in, &e->inodes, link)
-		in->verified = false;
 	TAILQ_FOREACH(buf, &e->pool.bufs, link)
 		bufs++;
 	if (present != e->pool.frames_used)

@@ -161,8 +161,16 @@ struct mkw__inode {
 	unsigned users;			/* POOL mutex; the last under FILES */
 	unsigned pins;			/* POOL mutex, with dead and drained */
 	bool dead;
-	bool verified;			/* POOL mutex; engine.c */
+	bool visited;			/* POOL mutex; mkw__inode_next_visit() */
 	struct mkw__os_event drained;
+
+	/* freeze.c; the counts and settled under FREEZER. */
+	struct mkw__mutex freezer;
+	struct mkw__range_lock gate;
+	struct mkw__range_req shut;	/* of the gate, while it is frozen */
+	unsigned freezes;		/* of handles and of the engine */
+	unsigned engine_freezes;	/* of these, the engine's */
+	bool settled;			/* frozen, and all is written */
 
 	struct mkw__range_lock iolock;
 	struct mkw__range_lock invalidate_lock;
@@ -215,6 +223,7 @@ struct mkw_file {
 	struct mkw__inode *inode;
 	bool writable;
 	_Atomic uint64_t seen_error_seq;
+	unsigned freezes;		/* FREEZER mutex */
 };
 
 /* ---- faults ----------------------------------------------------------- */
@@ -230,6 +239,7 @@ struct mkw__fault {
 	TAILQ_ENTRY(mkw__fault) active;	/* pager: in a bucket of those at work */
 	struct mkw__waiter waiter;
 	struct mkw__range_req ticket;
+	struct mkw__range_req gate;
 	struct mkw__os_io io;
 	struct mkw__os_event event;	/* in-thread: resumed */
 	void (*resume)(struct mkw__fault *f);
@@ -254,7 +264,9 @@ struct mkw__fault {
 	unsigned stalls;		/* times the kernel had no memory */
 	uint64_t born_ns;
 	/* What the ticket is for; inode is pinned while it is not NULL. */
-	enum { TICKET_NONE, TICKET_WAITS, TICKET_HELD } ticket_state;
+	enum mkw__ticket {
+		TICKET_NONE, TICKET_WAITS, TICKET_HELD
+	} ticket_state, gate_state;
 	struct mkw__inode *inode;
 	uint64_t first, end;		/* pages */
 	/* The reservation that was made for it: its answer. */
@@ -433,6 +445,7 @@ struct mkw_engine {
 	struct mkw__os_mmu *mmu, *mmu_in_thread;
 	struct mkw__os_mmu_caps caps;
 	struct mkw__mutex files;
+	unsigned freezes;		/* FILES mutex */
 	struct mkw__inode_list inodes;	/* POOL mutex */
 	struct mkw__pool pool;
 	struct mkw__pager pager;
@@ -541,6 +554,40 @@ void mkw__inode_use(struct mkw__inode *in);
 /* Ends a use; the last one writes back and frees. An error of that write. */
 int mkw__inode_unuse(struct mkw__inode *in);
 int mkw__file_close(struct mkw_file *file);
+/*
+ * The engine's inodes one after the other, each once, until NULL; then _end_visits().
+ * FILES is held, so that none comes or goes.
+ */
+struct mkw__inode *mkw__inode_next_visit(struct mkw_engine *e);
+void mkw__inode_end_visits(struct mkw_engine *e);
+
+/* ---- freeze.c ---------------------------------------------------------- */
+
+void mkw__freeze_init(struct mkw__inode *in);
+/*
+ * Around an operation that changes the file, outside all its locks: waits while it is
+ * frozen. -EAGAIN: nowait, and it is.
+ */
+int mkw__freeze_enter(struct mkw__inode *in, struct mkw__range_req *req,
+		      bool nowait);
+void mkw__freeze_leave(struct mkw__inode *in, struct mkw__range_req *req);
+/* The same for a fault; _enqueue() as mkw__range_enqueue(). */
+bool mkw__freeze_try_ticket(struct mkw__inode *in, struct mkw__range_req *req);
+bool mkw__freeze_enqueue(struct mkw__inode *in, struct mkw__range_req *req,
+			 void (*granted)(struct mkw__range_req *req));
+void mkw__freeze_leave_ticket(struct mkw__inode *in, struct mkw__range_req *req);
+/*
+ * mkw_file_freeze(), mkw_engine_freeze(), and their ends. A handle that closes gives
+ * back its freezes; a file's last use, all of them; a file that is opened while its
+ * engine is frozen is so, too (FILES held in these two).
+ */
+int mkw__freeze_file(struct mkw_file *file);
+int mkw__freeze_thaw_file(struct mkw_file *file);
+int mkw__freeze_engine(struct mkw_engine *e);
+int mkw__freeze_thaw_engine(struct mkw_engine *e);
+void mkw__freeze_close(struct mkw_file *file);
+void mkw__freeze_last_use(struct mkw__inode *in);
+void mkw__freeze_born(struct mkw__inode *in);
 
 /* ---- excl.c: who excludes whom (DESIGN 4) ----------------------------- */
 
@@ -886,6 +933,8 @@ void mkw__wb_drain(struct mkw__wb *wb);
 int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end);
 /* The same under EXCL_TAKE, so that none is dirty then; or why one still is. */
 int mkw__wb_pages_locked(struct mkw__inode *in, uint64_t first, uint64_t end);
+/* All pages, durable, with the gate shut; an error: some are dirty still. */
+int mkw__wb_settle(struct mkw__inode *in);
 int mkw__wb_sync(struct mkw_file *file);
 /* Of pages [first, end) alone; flush: durable, too. No error but theirs. */
 int mkw__wb_sync_range(struct mkw__inode *in, uint64_t first, uint64_t end,

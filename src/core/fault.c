@@ -4,7 +4,8 @@
  *
  *   mkw__fault_run()
  *     1  find the mapping; gone: the access is woken, or foreign
- *     2  fault lock, shared, over the cluster: a ticket; not granted: parked in
+ *     2  a store: the freeze gate (freeze.c); closed: left asleep, or parked;
+ *        fault lock, shared, over the cluster: a ticket; not granted: parked in
  *        the lock's queue, and run again from 1 when granted
  *     3  the page:  locked, FILLING   parked in the page's queue
  *                   ABSENT            a fill; parked on its I/O, or done here by
@@ -68,6 +69,7 @@ enum {
 	STEP_FILL,		/* f->fill_* are FILLING: read them */
 	STEP_RESERVE,		/* f->space.page wants blocks */
 	STEP_WAKE,		/* resolved, or up to the kernel: wake it */
+	STEP_ASLEEP,		/* the file is frozen: its thaw wakes the access */
 };
 
 /* A page-table call found no memory so often: the access fails. */
@@ -86,6 +88,14 @@ static void note_park(struct mkw__fault *f, enum mkw__park why)
 }
 
 /* ---- the ticket ------------------------------------------------------- */
+
+static void gate_granted(struct mkw__range_req *req)
+{
+	struct mkw__fault *f = MKW__CONTAINER(req, struct mkw__fault, gate);
+
+	f->gate_state = TICKET_HELD;
+	f->resume(f);
+}
 
 static void ticket_granted(struct mkw__range_req *req)
 {
@@ -107,18 +117,51 @@ static void ticket_drop(struct mkw__fault *f)
 {
 	struct mkw__range_lock *rl;
 
-	if (f->ticket_state == TICKET_NONE)
+	if (!f->inode)
 		return;
 	f->sure = false;
 	unhold(f);
 	rl = mkw__excl_fault_lock(f->inode);
-	if (rl)
+	if (f->ticket_state != TICKET_NONE && rl)
 		mkw__range_unlock_ticket(rl, &f->ticket);
 	f->ticket_state = TICKET_NONE;
+	if (f->gate_state != TICKET_NONE)
+		mkw__freeze_leave_ticket(f->inode, &f->gate);
+	f->gate_state = TICKET_NONE;
 	mkw__pool_poke(f->engine);
 	if (!MKW__MUTANT(PIN_KEPT))
 		mkw__inode_unpin(f->inode);
 	f->inode = NULL;
+}
+
+/* May this fault let a store through? Then it goes through the gate. */
+static bool needs_gate(const struct mkw__fault *f, const struct mkw__map *m)
+{
+	return m->writable && (f->write || !f->engine->caps.continue_wp) &&
+	       !MKW__MUTANT(STORE_PASSES_GATE);
+}
+
+/*
+ * Through the freeze gate, with the fault lock not taken yet (R1): 0, STEP_ASLEEP, or
+ * FAULT_PARKED: *f is not to be touched any more.
+ */
+static int gate_take(struct mkw__fault *f)
+{
+	if (mkw__freeze_try_ticket(f->inode, &f->gate)) {
+		f->gate_state = TICKET_HELD;
+		return 0;
+	}
+	mkw__count(&f->engine->count.parks, 1);
+	if (!f->in_thread) {
+		ticket_drop(f);
+		return STEP_ASLEEP;
+	}
+	f->parked = true;
+	f->gate_state = TICKET_WAITS;
+	if (!mkw__freeze_enqueue(f->inode, &f->gate, gate_granted))
+		return FAULT_PARKED;
+	f->gate_state = TICKET_HELD;
+	return 0;
 }
 
 /*
@@ -157,9 +200,6 @@ static bool ticket_take(struct mkw__fault *f, struct mkw__inode *in,
 	first = mkw__max(first, map_first);
 	end = mkw__min(end, map_end);
 
-	if (!mkw__inode_pin(in))
-		mkw__os_panic("a mapping of an inode that is gone");
-	f->inode = in;
 	f->first = first;
 	f->end = end;
 	f->ticket_state = TICKET_HELD;
@@ -581,9 +621,21 @@ static int step(struct mkw__fault *f, const struct mkw__map *m)
 		f->takes = atomic_load(&in->takes);
 		f->suspect |= atomic_load(&e->takes) != f->takes_read;
 	}
-	if (f->ticket_state == TICKET_HELD &&
-	    (f->inode != in || idx < f->first || idx >= f->end))
+	if (f->inode &&
+	    (f->inode != in ||
+	     (f->ticket_state == TICKET_HELD &&
+	      (idx < f->first || idx >= f->end ||
+	       (f->gate_state == TICKET_NONE && needs_gate(f, m))))))
 		ticket_drop(f);
+	/* The table of mappings is held, so the inode is in use. */
+	if (!f->inode && !mkw__inode_pin(in))
+		mkw__os_panic("a mapping of an inode that is gone");
+	f->inode = in;
+	if (f->gate_state == TICKET_NONE && needs_gate(f, m)) {
+		r = gate_take(f);
+		if (r)
+			return r;
+	}
 	if (f->ticket_state == TICKET_NONE && !ticket_take(f, in, m, idx))
 		return FAULT_PARKED;
 	if (MKW__TEST(bare_wakes)) {
@@ -830,6 +882,8 @@ enum mkw__fault_end mkw__fault_run(struct mkw__fault *f)
 			if (!f->in_thread && !MKW__MUTANT(MESSAGE_DROPPED))
 				mkw__os_wake(f->mmu, page_base(f),
 					     f->engine->page);
+			return finish(f, FAULT_DONE);
+		case STEP_ASLEEP:
 			return finish(f, FAULT_DONE);
 		case STEP_FILL:
 			return fill(f);

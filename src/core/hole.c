@@ -184,32 +184,38 @@ static int take_locked(struct mkw__inode *in, uint64_t off, uint64_t end,
 
 int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len)
 {
+	struct mkw__range_req gate;
 	struct mkw__excl x;
 	uint64_t end;
 	int r;
 
+	mkw__freeze_enter(in, &gate, false);
 	r = mkw__excl_lock(in, &x, off, off + len, EXCL_TAKE, false);
 	if (r)
-		return r;
+		goto leave;
 	end = mkw__min(off + len,
 		       atomic_load_explicit(&in->size, memory_order_acquire));
 	if (off < end)
 		r = take_locked(in, off, end, in->store->ops->punch,
 				TOOK_AWAY);
 	mkw__excl_unlock(in, &x);
+leave:
+	mkw__freeze_leave(in, &gate);
 	return r;
 }
 
 int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
 		   bool keep_size)
 {
+	struct mkw__range_req gate;
 	struct mkw__excl x;
 	uint64_t size, end;
 	int r;
 
+	mkw__freeze_enter(in, &gate, false);
 	r = mkw__size_lock(in, &x, off, off + len, EXCL_TAKE, false, &size);
 	if (r)
-		return r;
+		goto leave;
 	end = mkw__min(off + len, size);
 	if (off < end)
 		r = take_locked(in, off, end, in->store->ops->zero,
@@ -222,5 +228,7 @@ int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
 			r = mkw__size_grow_locked(in, off + len);
 	}
 	mkw__excl_unlock(in, &x);
+leave:
+	mkw__freeze_leave(in, &gate);
 	return r;
 }

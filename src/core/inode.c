@@ -67,6 +67,31 @@ void mkw__inode_use(struct mkw__inode *in)
 	mkw__mutex_unlock(&pool(in)->mutex);
 }
 
+struct mkw__inode *mkw__inode_next_visit(struct mkw_engine *e)
+{
+	struct mkw__inode *in;
+
+	/* The flusher, which does not take FILES, rotates the list. */
+	mkw__mutex_lock(&e->pool.mutex);
+	TAILQ_FOREACH(in, &e->inodes, link)
+		if (!in->visited)
+			break;
+	if (in)
+		in->visited = true;
+	mkw__mutex_unlock(&e->pool.mutex);
+	return in;
+}
+
+void mkw__inode_end_visits(struct mkw_engine *e)
+{
+	struct mkw__inode *in;
+
+	mkw__mutex_lock(&e->pool.mutex);
+	TAILQ_FOREACH(in, &e->inodes, link)
+		in->visited = false;
+	mkw__mutex_unlock(&e->pool.mutex);
+}
+
 static struct mkw__inode *inode_find(struct mkw_engine *e, uint64_t dev,
 				     uint64_t ino)
 {
@@ -98,6 +123,7 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 	in->writable = writable;
 	in->size = st->len;
 	in->stale_len = UINT64_MAX;
+	mkw__freeze_init(in);
 	mkw__range_init(&in->iolock, MKW__RANK_IOLOCK);
 	mkw__range_init(&in->invalidate_lock, MKW__RANK_INVALIDATE);
 	mkw__mutex_init(&in->tree, MKW__RANK_TREE);
@@ -118,6 +144,7 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 						      << e->page_shift);
 	if (r)
 		goto destroy_frames;
+	mkw__freeze_born(in);
 	mkw__mutex_lock(&e->pool.mutex);
 	TAILQ_INSERT_TAIL(&e->inodes, in, link);
 	mkw__mutex_unlock(&e->pool.mutex);
@@ -180,6 +207,8 @@ int mkw__inode_unuse(struct mkw__inode *in)
 	left = --in->users;
 	mkw__mutex_unlock(&e->pool.mutex);
 	if (!left) {
+		/* A fault may wait at the gate, and has a pin. */
+		mkw__freeze_last_use(in);
 		/* Nobody can store any more, so once is enough. */
 		if (in->writable)
 			r = mkw__wb_pages(in, 0, UINT64_MAX);
@@ -229,8 +258,10 @@ int mkw__file_attach(struct mkw_engine *e, struct mkw__store *st, bool writable,
 
 int mkw__file_close(struct mkw_file *file)
 {
-	int r = mkw__inode_unuse(file->inode);
+	int r;
 
+	mkw__freeze_close(file);
+	r = mkw__inode_unuse(file->inode);
 	mkw__os_free(file);
 	return r;
 }

@@ -461,6 +461,7 @@ ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 	bool nowait = flags & MKW_NOWAIT;
 	uint64_t off = *at, size;
 	size_t len = u->len;
+	struct mkw__range_req gate;
 	struct mkw__excl x;
 	ssize_t r;
 	int r2;
@@ -470,6 +471,9 @@ ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 	r = check_source(u);
 	if (r)
 		return r;
+	r = mkw__freeze_enter(in, &gate, nowait);
+	if (r)
+		return r;
 	if (flags & MKW_APPEND)
 		r = mkw__size_lock_end(in, &x, nowait, &size);
 	else
@@ -477,15 +481,13 @@ ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 				   flags & MKW_DIRECT ? EXCL_TAKE : EXCL_WRITE,
 				   nowait, &size);
 	if (r)
-		return r;
+		goto leave;
 	if (flags & MKW_APPEND) {
 		*at = off = size;
 		r = check_end(in, size, len, flags);
 	}
-	if (r) {
-		mkw__excl_unlock(in, &x);
-		return r;
-	}
+	if (r)
+		goto unlock;
 	/* Growing asks the file system, which may wait. */
 	if (off + len > size)
 		r = flags & MKW_NOWAIT ? -EAGAIN :
@@ -500,6 +502,9 @@ ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 		if (r2 && r > 0)
 			r = r2;
 	}
+unlock:
 	mkw__excl_unlock(in, &x);
+leave:
+	mkw__freeze_leave(in, &gate);
 	return r;
 }

@@ -150,6 +150,17 @@ void mkw__map_zap(struct mkw__inode *in, uint64_t first, size_t n)
 			mkw__os_pte_zap(addr, len);
 }
 
+void mkw__map_wake(struct mkw__inode *in)
+{
+	struct mkw__range_req table;
+	struct mkw__map *m;
+
+	mkw__map_table_lock(&table);
+	TAILQ_FOREACH(m, &in->maps, of_inode)
+		mkw__os_wake(m->mmu, m->addr, m->len);
+	mkw__map_table_unlock(&table);
+}
+
 void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	struct mkw__range_req table;
@@ -318,6 +329,8 @@ int mkw__map_remove(uintptr_t addr, size_t len)
 				mkw__glance_lower(&process.made);
 			}
 			mkw__map_table_unlock(&table);
+			/* A thaw in between has not seen it. */
+			mkw__os_wake(m->mmu, m->addr, m->len);
 		} else {
 			mkw__os_wake(m->mmu, m->addr, m->len);
 			err = mkw__inode_unuse(m->inode);

@@ -56,6 +56,8 @@ void mkw__map_pages(const struct mkw__map *m, uint64_t *first, uint64_t *end);
 int mkw__map_protect(struct mkw__inode *in, uint64_t first, size_t n);
 void mkw__map_zap(struct mkw__inode *in, uint64_t first, size_t n);
 
+/* Wakes every access that sleeps in a mapping of the inode. Takes the table. */
+void mkw__map_wake(struct mkw__inode *in);
 /*
  * Pages [first, end) can be read again: where a failed fill has poisoned them in
  * some mapping, accesses may try once more. Takes the table.

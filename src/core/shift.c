@@ -60,16 +60,19 @@ static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 
 int mkw__shift(struct mkw__inode *in, uint64_t off, uint64_t len, bool out)
 {
+	struct mkw__range_req gate;
 	struct mkw__excl x;
 	int r;
 
+	mkw__freeze_enter(in, &gate, false);
 	mkw__reserve_release(in, true);
 	r = mkw__excl_lock(in, &x, off,
 			   MKW__MUTANT(SHIFT_NARROW) ? off + len : MKW__RANGE_MAX,
 			   EXCL_TAKE, false);
-	if (r)
-		return r;
-	r = shift_locked(in, off, len, out);
-	mkw__excl_unlock(in, &x);
+	if (!r) {
+		r = shift_locked(in, off, len, out);
+		mkw__excl_unlock(in, &x);
+	}
+	mkw__freeze_leave(in, &gate);
 	return r;
 }

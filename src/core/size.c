@@ -155,16 +155,18 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 
 int mkw__size_set(struct mkw__inode *in, uint64_t size)
 {
+	struct mkw__range_req gate;
 	struct mkw__excl x;
 	uint64_t old;
 	int r;
 
+	mkw__freeze_enter(in, &gate, false);
 	for (;;) {
 		old = size_of(in);
 		r = mkw__excl_lock(in, &x, mkw__min(old, size), MKW__RANGE_MAX,
 				   EXCL_TAKE, false);
 		if (r)
-			return r;
+			goto leave;
 		if (size_of(in) == old)
 			break;
 		mkw__excl_unlock(in, &x);
@@ -174,6 +176,8 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size)
 	else if (size < old)
 		r = mkw__size_shrink_locked(in, size);
 	mkw__excl_unlock(in, &x);
+leave:
+	mkw__freeze_leave(in, &gate);
 	return r;
 }
 
@@ -192,17 +196,21 @@ int mkw__size_allocate_locked(struct mkw__inode *in, uint64_t off, uint64_t end)
 int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
 		       bool keep_size)
 {
+	struct mkw__range_req gate;
 	struct mkw__excl x;
 	uint64_t size;
 	int r;
 
+	mkw__freeze_enter(in, &gate, false);
 	/* EXCL_TAKE keeps reservations of faults out of the range. */
 	r = mkw__size_lock(in, &x, off, off + len, EXCL_TAKE, false, &size);
 	if (r)
-		return r;
+		goto leave;
 	r = mkw__size_allocate_locked(in, off, off + len);
 	if (!r && !keep_size && off + len > size)
 		r = mkw__size_grow_locked(in, off + len);
 	mkw__excl_unlock(in, &x);
+leave:
+	mkw__freeze_leave(in, &gate);
 	return r;
 }

@@ -453,6 +453,25 @@ int mkw__wb_sync_range(struct mkw__inode *in, uint64_t first, uint64_t end,
 	return r ? r : r2;
 }
 
+int mkw__wb_settle(struct mkw__inode *in)
+{
+	int r = in->writable ? mkw__wb_pages(in, 0, UINT64_MAX) : 0;
+	uint64_t idx;
+
+	mkw__mutex_lock(&in->tree);
+	idx = mkw__page_next_locked(in, 0, UINT64_MAX, PG_DIRTY_MASK);
+	/* The error may be of a write that has succeeded since. */
+	if (idx == UINT64_MAX)
+		r = 0;
+	else if (!r)
+		r = mkw__page_error_locked(in, idx);
+	mkw__mutex_unlock(&in->tree);
+	if (r)
+		return r;
+	mkw__reserve_release(in, true);
+	return flush_store(in);
+}
+
 int mkw__wb_sync(struct mkw_file *file)
 {
 	struct mkw__inode *in = file->inode;

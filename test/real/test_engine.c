@@ -1278,6 +1278,12 @@ static void test_bad_input(void **state)
 	assert_int_equal(mkw_sync_range(f.file, 0, -1, 0), -EINVAL);
 	assert_int_equal(mkw_sync_range(f.file, 2, INT64_MAX - 1, 0), -EINVAL);
 	assert_int_equal(mkw_sync_range(f.file, 0, 0, 2), -EINVAL);
+	assert_int_equal(mkw_file_freeze(NULL), -EINVAL);
+	assert_int_equal(mkw_file_thaw(NULL), -EINVAL);
+	assert_int_equal(mkw_file_thaw(f.file), -EINVAL);
+	assert_int_equal(mkw_engine_freeze(NULL), -EINVAL);
+	assert_int_equal(mkw_engine_thaw(NULL), -EINVAL);
+	assert_int_equal(mkw_engine_thaw(f.engine), -EINVAL);
 	assert_int_equal(mkw_file_info(NULL, &info), -EINVAL);
 	assert_int_equal(mkw_file_info(f.file, NULL), -EINVAL);
 	assert_int_equal(mkw_file_info(f.file, &info), -EINVAL);
