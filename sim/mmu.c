@@ -141,8 +141,19 @@ static char *page_alloc(void)
 	return p;
 }
 
+/* Frames that a device has got hold of: page, or NULL; gone: nobody else has it. */
+static struct sim_grab {
+	char *page;
+	bool gone;
+} grabs[SIM_TASKS_MAX];
+
 static void page_free(char *p)
 {
+	for (unsigned i = 0; i < SIM_TASKS_MAX; i++)
+		if (grabs[i].page == p) {
+			grabs[i].gone = true;
+			return;
+		}
 	memcpy(p, &free_pages, sizeof(free_pages));
 	free_pages = p;
 }
@@ -427,6 +438,58 @@ enum sim_outcome sim_store(uintptr_t addr, uint64_t value)
 			  page_number(addr), o, 0);
 	}
 	return o;
+}
+
+/*
+ * What get_user_pages() is where nobody serves a fault inside a system call: the page
+ * must be accessible as it is. From then on its frame is read and written past the page
+ * table, wherever it has gone. A task has one at most.
+ */
+void sim_grab(uintptr_t addr, bool write)
+{
+	struct vpage *vp;
+
+	sim_step("a device gets hold of the frame of page %llu", page_number(addr),
+		 0, 0);
+	touch_pte(addr, SIM_READ);
+	vp = vpage_at(addr);
+	if (!vp || !vp->enabled || (write && !vp->writable) || vp->barred ||
+	    !(vp->pte == PTE_RW || (vp->pte == PTE_WP && !write)))
+		sim_violation("a pinned page cannot be %s without a fault",
+			      write ? "written" : "read");
+	grabs[sim_self()] = (struct sim_grab){ vp->fr->page[vp->index], false };
+}
+
+static char *grabbed(uintptr_t addr)
+{
+	return grabs[sim_self()].page + addr % psize();
+}
+
+void sim_grab_store(uintptr_t addr, uint64_t value)
+{
+	sim_step("the device stores %llx to word %llu of the frame", value,
+		 addr % psize() / 8, 0);
+	memcpy(grabbed(addr), &value, sizeof(value));
+}
+
+uint64_t sim_grab_load(uintptr_t addr)
+{
+	uint64_t v;
+
+	sim_step(".the device loads word %llu of the frame", addr % psize() / 8, 0,
+		 0);
+	memcpy(&v, grabbed(addr), sizeof(v));
+	sim_trace("the device has loaded word %llu: %llx", addr % psize() / 8, v, 0);
+	return v;
+}
+
+void sim_grab_end(void)
+{
+	struct sim_grab g = grabs[sim_self()];
+
+	grabs[sim_self()] = (struct sim_grab){ NULL, false };
+	if (g.gone)
+		page_free(g.page);
 }
 
 /* ---- user memory ------------------------------------------------------ */
@@ -1048,6 +1111,7 @@ void sim_patience(unsigned faults)
 void sim_mmu_reset(void)
 {
 	patience = UINT_MAX;
+	memset(grabs, 0, sizeof(grabs));
 	va_clear(0, va_high);
 	va_high = 0;
 	memset(mmus, 0, sizeof(mmus));

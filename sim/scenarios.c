@@ -1384,6 +1384,86 @@ static void glance_vs_reclaim(void)
 	stage_close();
 }
 
+/* ---- pins --------------------------------------------------------------- */
+
+/* Makes the pinned page one of many, in a cache of few. */
+static void crowd(void)
+{
+	for (unsigned i = 0; i < 2 * rounds && stage.pages > 1; i++) {
+		unsigned w = word_of_page(1 + (unsigned)sim_random(stage.pages - 1));
+
+		if (sim_random(2))
+			stage_store(map0, w);
+		stage_load(map1, w);
+	}
+}
+
+static void device(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		if (sim_random(2))
+			stage_device_store(map0, word_of_page(0));
+		else
+			stage_device_load(map1, word_of_page(0), crowd);
+}
+
+static void pin_taker(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		if (variant & 4)
+			stage_write(block_of_page(0), SIM_BLOCK / 8, MKW_DIRECT);
+		else if (variant & 8)
+			stage_zero(0, stage.words_per_page);
+		else
+			stage_punch(0, stage.words_per_page);
+		stage_load(map1, word_of_page(0));
+	}
+}
+
+static void pin_vs_punch(void)
+{
+	static const struct role roles[] = {
+		{ "device", device }, { "taker", pin_taker }, { "toucher", toucher },
+		{ "device-2", device },
+	};
+
+	set_up(1, 0);
+	play_roles(roles, 2 + variant % 3);
+	stage_close();
+}
+
+static void pin_vs_writeback(void)
+{
+	static const struct role roles[] = {
+		{ "device", device }, { "syncer", syncer }, { "storer", storer },
+		{ "syncer-2", syncer },
+	};
+
+	set_up(1, 0);
+	play_roles(roles, 2 + variant % 3);
+	stage_close();
+}
+
+static void pin_crowd(void *arg)
+{
+	(void)arg;
+	crowd();
+}
+
+static void pin_vs_reclaim(void)
+{
+	static const struct role roles[] = {
+		{ "device", device }, { "crowd", pin_crowd }, { "toucher", toucher },
+		{ "crowd-2", pin_crowd },
+	};
+
+	set_up(5, 3);
+	play_roles(roles, 2 + variant % 3);
+	stage_close();
+}
+
 /* ---- the table ---------------------------------------------------------- */
 
 const struct scenario scenarios[] = {
@@ -1436,6 +1516,12 @@ const struct scenario scenarios[] = {
 	  crash, true },
 	{ "crash-vs-edge", "a hole cuts a block, and the machine stops",
 	  crash_vs_edge, true },
+	{ "pin-vs-punch", "a device has a page that is pinned, and is to be taken away",
+	  pin_vs_punch, false },
+	{ "pin-vs-writeback", "a device writes to a pinned page that is dirty",
+	  pin_vs_writeback, false },
+	{ "pin-vs-reclaim", "a device has a page pinned in a cache that is too small",
+	  pin_vs_reclaim, false },
 	{ "starvation", "a page is taken away for as long as somebody wants it",
 	  starvation, false },
 	{ "error-at-writeback", "some pages cannot be written for a while",

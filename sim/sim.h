@@ -111,6 +111,15 @@ enum sim_outcome { SIM_OK, SIM_BUS, SIM_SEGV };
 enum sim_outcome sim_load(uintptr_t addr, uint64_t *value);
 enum sim_outcome sim_store(uintptr_t addr, uint64_t value);
 
+/*
+ * A device, or the kernel, gets hold of the frame at addr, which must be possible without
+ * a fault, and reads and writes words of that frame past every protection until the end.
+ */
+void sim_grab(uintptr_t addr, bool write);
+void sim_grab_store(uintptr_t addr, uint64_t value);
+uint64_t sim_grab_load(uintptr_t addr);
+void sim_grab_end(void);
+
 /* From now on an access that faults more often than that is a violation (G3). */
 void sim_patience(unsigned faults);
 

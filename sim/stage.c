@@ -664,6 +664,61 @@ void stage_open_other(void)
 			       &stage.other), "mkw__file_attach()");
 }
 
+static struct mkw_pin *pin(unsigned map, unsigned word, unsigned flags)
+{
+	struct mkw_pin *pin = NULL;
+	int r = mkw_pin((void *)(stage.map[map] + word * WORD), WORD, flags, &pin);
+
+	if (r != -ENXIO || !stage.may_end_short)
+		check(r, "mkw_pin()");
+	return r ? NULL : pin;
+}
+
+void stage_device_load(unsigned map, unsigned word, void (*meanwhile)(void))
+{
+	uintptr_t addr = stage.map[map] + word * WORD;
+	struct mkw_pin *p = pin(map, word, MKW_PIN_READ);
+	uint64_t start, v;
+
+	if (!p)
+		return;
+	sim_grab(addr, false);
+	for (unsigned i = 0; i < 2; i++) {
+		/* Has the mapping another frame by now? */
+		if (i && meanwhile) {
+			meanwhile();
+			stage_store(map, word);
+		}
+		start = begin(".device load of word %llu", word, 1, 0);
+		v = sim_grab_load(addr);
+		sim_history_add(word, "device load", false, v, start, false);
+	}
+	sim_grab_end();
+	check(mkw_unpin(p), "mkw_unpin()");
+}
+
+void stage_device_store(unsigned map, unsigned word)
+{
+	uintptr_t addr;
+	struct mkw_pin *p;
+	uint64_t start, v = new_value();
+
+	if (stage.read_only[map])
+		map = 0;
+	addr = stage.map[map] + word * WORD;
+	p = pin(map, word, MKW_PIN_WRITE);
+	if (!p)
+		return;
+	sim_grab(addr, true);
+	start = begin(".device store to word %llu", word, 1, 0);
+	intend(word, 1, &v);
+	sim_grab_store(addr, v);
+	sim_history_add(word, "device store", true, v, start, false);
+	wrote(word, 1);
+	sim_grab_end();
+	check(mkw_unpin(p), "mkw_unpin()");
+}
+
 static void unmap(uintptr_t addr, size_t len)
 {
 	check(mkw_unmap((void *)addr, len), "mkw_unmap()");

@@ -136,6 +136,13 @@ void stage_unstretch(void);
  * stays as it is; thaws.
  */
 void stage_freeze(bool engine);
+/*
+ * A device loads or stores the word, having looked its page up some time before, as the
+ * kernel's direct I/O does; the page is pinned meanwhile. It loads twice, with something
+ * else, and a store by the mapping, in between.
+ */
+void stage_device_load(unsigned map, unsigned word, void (*meanwhile)(void));
+void stage_device_store(unsigned map, unsigned word);
 /* Unmaps all of it, or one page and then the rest, and maps it again. */
 void stage_remap(unsigned map, bool in_parts, bool in_thread);
 /* The nth read, write, take or flush of the disk from now on fails; 0: none. */

@@ -318,6 +318,7 @@ int mkw_file_close(struct mkw_file *file);
  * -EBADF    pwrite on a read-only file
  * -EAGAIN   MKW_NOWAIT, and it would have to wait
  * -EFBIG    past the largest size that the file system allows
+ * -EDEADLK  pwrite, MKW_DIRECT: the calling thread has a page of it pinned (mkw_pin())
  * -ENOMEM   the buffer lies in a mapping and there is no memory for the copy, or
  *           more than 1 GiB is to be written from it
  * -EIO, -ENOSPC, ...   from the file
@@ -367,6 +368,7 @@ ssize_t mkw_append(struct mkw_file *file, const void *buf, size_t len,
  *
  * -EINVAL   file is NULL, or size < 0
  * -EBADF    a read-only file
+ * -EDEADLK  the calling thread has pinned a page that is to go (mkw_pin())
  * -EFBIG, -EIO, -ENOSPC, ...   from the file
  */
 int mkw_truncate(struct mkw_file *file, off_t size);
@@ -388,6 +390,7 @@ int mkw_truncate(struct mkw_file *file, off_t size);
  *              off or len not a multiple of the file system's block
  * -EOPNOTSUPP  another mode, or the file system lacks this one
  * -EBADF       a read-only file
+ * -EDEADLK     not to allocate: the calling thread has a page of it pinned (mkw_pin())
  * -EFBIG, -EIO, -ENOSPC, ...   from the file; the data of the range is then
  *              what it was (after an error of the device in the midst of collapse
  *              or insert: what the file system left)
@@ -443,6 +446,8 @@ int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info);
  *           (who truncates without asking, flock(2)); told once to every handle.
  *           Dirty pages have been written all the same. What is cached may not be
  *           what the file has: close it everywhere and open it anew
+ * -EDEADLK  the calling thread has pinned a page for writing (mkw_pin()); all others have
+ *           been written
  * -EIO, -ENOSPC, ...   a page could not be written
  */
 int mkw_sync(struct mkw_file *file);
@@ -461,6 +466,7 @@ int mkw_sync(struct mkw_file *file);
  * of an earlier writeback, is left for mkw_sync().
  *
  * -EINVAL   file is NULL, off < 0, len < 0, the two overflow, or an unknown flag
+ * -EDEADLK  the calling thread has pinned a page of it for writing (mkw_pin())
  * -EIO, -ENOSPC, ...   a page could not be written, or the file not be flushed
  */
 int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags);
@@ -536,6 +542,7 @@ ssize_t mkw_failed(struct mkw_file *file, off_t off, struct mkw_failed *vec,
  *
  * -EINVAL   file is NULL, off < 0, len <= 0, or the two overflow
  * -EBADF    a read-only file
+ * -EDEADLK  the calling thread has pinned a page of it (mkw_pin())
  */
 int64_t mkw_discard(struct mkw_file *file, off_t off, off_t len);
 
@@ -620,12 +627,55 @@ int mkw_file_on_fault_error(struct mkw_file *file,
  * access that races with it raises SIGSEGV, or (MKW_MAP_INLINE) SIGBUS.
  *
  * -EINVAL   addr is not page-aligned, or len is 0
+ * -EBUSY    a part of it is pinned (mkw_pin()); nothing has changed
  * -ENOMEM   no memory to split a mapping, or too many mappings
  *           (vm.max_map_count): what could not be removed is a mapping still
  * -EIO, -ENOSPC, ...   it was the file's last use, and dirty pages could not be
  *           written, and are lost
  */
 int mkw_unmap(void *addr, size_t len);
+
+/*
+ * For system calls that *pin* memory, look its pages up once and then read or write
+ * them past every protection: O_DIRECT reads and writes of other files, registered
+ * buffers of io_uring, RDMA. Given mapped memory that is not pinned here, such a
+ * read is no store: its bytes may be missing in the file and even in later loads,
+ * after a writeback, a punch, or when the cache is full. Buffered read(2) and write(2)
+ * need no pin, and mkw_pread() and mkw_pwrite() none either.
+ *
+ * mkw_pin() pins all pages of [addr, addr + len), which must lie in mappings of
+ * engines; mkw_pinv() those of n segments, as one pin. Until mkw_unpin()
+ *   MKW_PIN_READ    they are cached, and mapped
+ *   MKW_PIN_WRITE   they are so, may be stored to without a fault, and count as
+ *                   stored to by somebody all the time: each is dirty, has its space
+ *                   on the disk, and is written back after the pin has ended
+ * and what would take them away waits: punch, zero, collapse, insert, truncation to
+ * less, direct writes, mkw_discard(), and for pins for writing mkw_sync() and its like.
+ * A thread that would wait so for a pin of its own gets -EDEADLK; of two threads that
+ * wait for each other's pins nobody is told. A sync with -EDEADLK has written all but
+ * the caller's pinned pages.
+ *
+ * A pin may be ended by any thread. Pages may be pinned several times. At most a
+ * quarter of an engine's cache_bytes may be pinned at once, each pin counted by itself.
+ *
+ * -EINVAL    pin is NULL, flags is neither of the two, no byte is to be pinned, n < 0
+ *            or n > 1024, iov is NULL
+ * -EFAULT    a part of the memory is not mapped by an engine, or the vector not readable
+ * -EACCES    MKW_PIN_WRITE, and a mapping is read-only
+ * -ENXIO     a page lies past the end of its file
+ * -ENOBUFS   more would be pinned than may be: unpin some, or give the engine a
+ *            larger cache
+ * -ENOMEM    no memory
+ * -EIO, -ENOSPC, ...   a page cannot be read, or there is no space for it
+ */
+struct mkw_pin;
+#define MKW_PIN_READ  0x1u	/* a system call reads from the memory */
+#define MKW_PIN_WRITE 0x2u	/* one writes to it */
+int mkw_pin(void *addr, size_t len, unsigned flags, struct mkw_pin **pin);
+int mkw_pinv(const struct iovec *iov, int n, unsigned flags, struct mkw_pin **pin);
+
+/* Ends a pin, and frees it: no system call may be at work on the memory. -EINVAL: NULL. */
+int mkw_unpin(struct mkw_pin *pin);
 
 /* Bits of a byte of mkw_resident(). */
 #define MKW_RESIDENT 0x1u	/* the page is in the cache */
@@ -665,6 +715,7 @@ enum mkw_advice {
  * handles. Advice never changes what is read or written.
  *
  * -EINVAL   file is NULL, unknown advice, off < 0, or the two overflow
+ * -EDEADLK  DONTNEED: the calling thread has pinned a page of it for writing (mkw_pin())
  * -EIO, -ENOSPC, ...   DONTNEED: a page could not be written; it stays
  */
 int mkw_advise(struct mkw_file *file, off_t off, off_t len, int advice);

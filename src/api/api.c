@@ -231,7 +231,8 @@ static int get_vector(struct mkw_file *file, const struct iovec *iov, int n,
 
 	u->iov = few;
 	u->len = 0;
-	if (!file || n < 0 || n > SEGMENTS_MAX || (n && !iov))
+	if (((flags & MKW_DIRECT) && !file) || n < 0 || n > SEGMENTS_MAX ||
+	    (n && !iov))
 		return -EINVAL;
 	if (n > FEW_SEGMENTS) {
 		copy = mkw__os_zalloc((size_t)n * sizeof(*copy));
@@ -575,6 +576,48 @@ int mkw_unmap(void *addr, size_t len)
 	r = mkw__map_remove((uintptr_t)addr, len);
 	mkw__os_signals_restore(&mask);
 	return r;
+}
+
+int mkw_pinv(const struct iovec *iov, int n, unsigned flags, struct mkw_pin **pin)
+{
+	struct iovec few[FEW_SEGMENTS];
+	struct mkw__os_sigmask mask;
+	struct mkw__uio u;
+	int r;
+
+	if (!pin || (flags != MKW_PIN_READ && flags != MKW_PIN_WRITE))
+		return -EINVAL;
+	r = get_vector(NULL, iov, n, 0, few, &u);
+	if (!r && !u.len)
+		r = -EINVAL;
+	if (!r) {
+		mkw__os_signals_block(&mask);
+		r = mkw__pin(&u, flags == MKW_PIN_WRITE, pin);
+		mkw__os_signals_restore(&mask);
+	}
+	put_vector(&u, few);
+	return r;
+}
+
+int mkw_pin(void *addr, size_t len, unsigned flags, struct mkw_pin **pin)
+{
+	struct iovec iov = { .iov_base = addr, .iov_len = len };
+
+	return mkw_pinv(&iov, 1, flags, pin);
+}
+
+int mkw_unpin(struct mkw_pin *pin)
+{
+	struct mkw__os_sigmask mask;
+
+	if (!pin)
+		return -EINVAL;
+	if (mkw__pin_inherited(pin))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	mkw__unpin(pin);
+	mkw__os_signals_restore(&mask);
+	return 0;
 }
 
 int mkw_resident(struct mkw_file *file, off_t off, size_t len,

@@ -71,6 +71,7 @@ int mkw__engine_open(const struct mkw_engine_options *opt,
 	e->failed_max = opt->failed_bytes_max ?
 				opt->failed_bytes_max >> e->page_shift :
 				e->pool.frames_max / 4;
+	e->pinned_max = mkw__max(e->pool.frames_max / 4, 1);
 	r = mkw__os_mmu_open(false, &e->mmu, &e->caps);
 	if (r)
 		goto fini_pool;
@@ -205,10 +206,10 @@ static void verify_inode(struct mkw__inode *in, uint64_t *present,
 			 uint64_t *dirty)
 {
 	uint64_t idx, size, here = 0, failed = 0;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = NULL };
 
 	/* An access goes on a moment before its fault has let go of the locks. */
-	mkw__excl_lock(in, &x, 0, MKW__RANGE_MAX, EXCL_TAKE, false);
+	mkw__excl_lock(in, &x, 0, MKW__RANGE_MAX, EXCL_HOLD, false);
 	size = atomic_load_explicit(&in->size, memory_order_acquire);
 	mkw__mutex_lock(&in->tree);
 	for (idx = 0; (idx = mkw__page_next_locked(in, idx, UINT64_MAX,

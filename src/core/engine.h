@@ -147,6 +147,8 @@ struct mkw__glance {
 	_Atomic uint64_t wide;
 	_Atomic uint64_t part[MKW__GLANCE_PARTS];
 };
+struct mkw__pin_piece;
+TAILQ_HEAD(mkw__pin_pieces, mkw__pin_piece);
 
 struct mkw__wb_io;
 TAILQ_HEAD(mkw__wb_list, mkw__wb_io);
@@ -210,6 +212,12 @@ struct mkw__inode {
 	/* mkw_file_on_fault_error() */
 	int (*on_error)(const struct mkw_fault_error *error, void *arg);
 	void *on_error_arg;
+
+	/* pin.c; TREE mutex. The flag is never unset. */
+	struct mkw__pin_pieces pinned;
+	TAILQ_HEAD(, mkw__pin_turn) turns;
+	struct mkw__waiters pin_waiters;
+	_Atomic bool ever_pinned;
 
 	/* A fault was answered by poison: mappings of a page that becomes
 	 * readable must be zapped. Never unset. */
@@ -425,6 +433,7 @@ struct mkw__counters {
 	_Atomic uint64_t bounced, cache_bypasses;
 	_Atomic uint64_t dirty_pages, credit_pages, reservations;
 	_Atomic uint64_t failed_pages, lost_pages;
+	_Atomic uint64_t pinned_pages, pinned_write_pages;
 };
 
 static inline void mkw__count(_Atomic uint64_t *counter, uint64_t n)
@@ -441,6 +450,7 @@ struct mkw_engine {
 	uint64_t writeback_age_ns;
 	uint64_t failed_max;		/* pages */
 	bool glance;			/* reading may do without locks */
+	uint64_t pinned_max;		/* pages, each as often as it is pinned */
 	_Atomic uint64_t takes;		/* of all inodes */
 	struct mkw__os_mmu *mmu, *mmu_in_thread;
 	struct mkw__os_mmu_caps caps;
@@ -594,11 +604,14 @@ void mkw__freeze_born(struct mkw__inode *in);
 enum mkw__excl_kind {
 	EXCL_READ,			/* iolock shared */
 	EXCL_WRITE,			/* iolock exclusive */
-	EXCL_TAKE,			/* takes data away: what faults take, too */
+	EXCL_HOLD,			/* and what faults take, too */
+	EXCL_TAKE,			/* takes data away: when no page is pinned, too */
 };
 
 struct mkw__excl {
 	struct mkw__range_req io, invalidate;
+	/* The freeze gate, if the caller has it: let go of while a pin is waited for. */
+	struct mkw__range_req *gate;
 	bool raised;			/* for glances */
 	bool took_invalidate;
 	bool takes;			/* data away: counted at the end */
@@ -606,11 +619,12 @@ struct mkw__excl {
 
 /*
  * Locks bytes [start, end) rounded out to pages. -EAGAIN: nowait, and somebody
- * has them.
+ * has them. -EDEADLK: EXCL_TAKE, and the calling thread itself has a page pinned;
+ * others' pins are waited for, with nothing locked, and none is made under the lock.
  */
 int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 		   uint64_t end, enum mkw__excl_kind kind, bool nowait);
-/* EXCL_WRITE becomes EXCL_TAKE. Blocks. */
+/* EXCL_WRITE becomes EXCL_HOLD. Blocks. */
 void mkw__excl_take(struct mkw__inode *in, struct mkw__excl *x);
 void mkw__excl_unlock(struct mkw__inode *in, struct mkw__excl *x);
 /*
@@ -668,6 +682,41 @@ void mkw__glance_leaf_begins(struct mkw__inode *in, struct mkw__leaf *leaf);
 void mkw__glance_leaf_ends(struct mkw__inode *in, struct mkw__leaf *leaf);
 void mkw__glance_page(struct mkw__inode *in, struct mkw__leaf *leaf, uint64_t idx,
 		      uint32_t old, uint32_t word);
+/* ---- pin.c: pages that system calls may store to for a while ------------ */
+
+/* A place among those who wait for pins of pages to end. No inode: it is none. */
+struct mkw__pin_turn {
+	TAILQ_ENTRY(mkw__pin_turn) link;	/* inode->turns; TREE */
+	struct mkw__inode *inode;
+	uint64_t first, end;			/* pages */
+	bool write;				/* only of pins for writing */
+};
+
+/* Has somebody pages of [first, end) pinned? Who asks has the iolock exclusively. */
+bool mkw__pin_blocks(struct mkw__inode *in, uint64_t first, uint64_t end);
+/*
+ * Waits, with nothing held, until none of the pages is pinned (write: for writing). From
+ * then on to _turn_end() new pins of them wait, but for those of a thread that
+ * has pins already, since it may be the one that is waited for. -EDEADLK: it is a pin
+ * of the calling thread. *turn begins all zero, and is taken once for several waits.
+ */
+int mkw__pin_wait(struct mkw__inode *in, uint64_t first, uint64_t end, bool write,
+		  struct mkw__pin_turn *turn);
+void mkw__pin_turn_end(struct mkw__pin_turn *turn);
+/*
+ * Writeback takes pages [first, first + n), which nobody has pinned for writing yet; TREE
+ * held. Who is about to begins again with them.
+ */
+void mkw__pin_spoil_locked(struct mkw__inode *in, uint64_t first, size_t n);
+/* Is memory of the mapped range [addr, end) pinned? The table is held exclusively. */
+bool mkw__pin_of_memory(struct mkw__inode *in, uintptr_t addr, uintptr_t end);
+struct mkw__uio;
+/* mkw_pinv(), mkw_unpin(), the arguments being valid. _inherited: in a forked child. */
+bool mkw__pin_inherited(const struct mkw_pin *pin);
+int mkw__pin(const struct mkw__uio *u, bool write, struct mkw_pin **out);
+void mkw__unpin(struct mkw_pin *pin);
+/* Makes one access of a mapping possible, in the calling thread, with nothing held. */
+int mkw__fault_touch(uintptr_t addr, bool write);
 
 /* ---- fill.c ----------------------------------------------------------- */
 
@@ -914,6 +963,8 @@ struct mkw__wb {
 	bool may_block;
 	bool retry;			/* pages that have failed, too */
 	bool locked;			/* by the caller: EXCL_TAKE over all */
+	int error;			/* -EDEADLK: the caller's own pin */
+	struct mkw__pin_turn turn;
 };
 
 /*

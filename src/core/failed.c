@@ -84,7 +84,7 @@ int64_t mkw__failed_discard(struct mkw__inode *in, uint64_t off, uint64_t len)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t first = mkw__pages_up(e, off), last, end, size;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = NULL };
 	int64_t total = 0;
 	int r, error;
 

@@ -943,54 +943,81 @@ void mkw__fault_on_error(struct mkw__inode *in,
 	mkw__mutex_unlock(&in->tree);
 }
 
-enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
+/*
+ * Serves the access that *own names in the calling thread, from its start to its end.
+ * *in: its inode, pinned, or NULL: it is no access of ours. *off: where in the file.
+ */
+static enum mkw__fault_end serve(struct mkw__fault *own, struct mkw__inode **in,
+				 uint64_t *off)
 {
-	struct mkw__fault own = { .addr = addr,
-				  .write = write,
-				  .in_thread = true,
-				  .resume = resume_in_thread };
-	struct mkw__fault *f = &own;
+	struct mkw__fault *f;
 	struct mkw__range_req table;
-	struct mkw__inode *in = NULL;
 	const struct mkw__map *m;
 	enum mkw__fault_end end;
-	uint64_t off = 0;
 
+	*in = NULL;
+	own->in_thread = true;
+	own->resume = resume_in_thread;
 	mkw__map_table_lock(&table);
-	m = mkw__map_find(addr);
-	if (m && write && !m->writable)
+	m = mkw__map_find(own->addr);
+	if (m && own->write && !m->writable)
 		m = NULL;
 	if (m) {
 		/* The engine lasts as long as the pin. */
-		in = m->inode;
-		mkw__inode_pin(in);
-		off = m->off + (addr - m->addr);
-		own.engine = in->engine;
-		own.mmu = m->mmu;
+		*in = m->inode;
+		mkw__inode_pin(m->inode);
+		*off = m->off + (own->addr - m->addr);
+		own->engine = m->inode->engine;
+		own->mmu = m->mmu;
 		/* Poison has done its work once it has brought us here. */
-		if (!m->in_thread &&
-		    atomic_load_explicit(&in->poisoned, memory_order_acquire))
-			mkw__os_pte_heal(page_base(&own), own.engine->page,
+		if (!m->in_thread && atomic_load_explicit(&m->inode->poisoned,
+							  memory_order_acquire))
+			mkw__os_pte_heal(page_base(own), own->engine->page,
 					 m->writable);
-		mkw__count(&own.engine->count.inline_faults, m->in_thread);
+		mkw__count(&own->engine->count.inline_faults, m->in_thread);
 	}
 	mkw__map_table_unlock(&table);
 	if (!m)
-		return MKW__OS_FOREIGN;
+		return FAULT_FOREIGN;
 
-	own.born_ns = mkw__os_now_ns();
-	mkw__count(&own.engine->count.faults, 1);
-	mkw__count(&own.engine->count.write_faults, write);
-	MKW__PROBE4(fault_begin, own.engine, addr, write, 1);
-	f = mkw__pager_prepare(&own);
+	own->born_ns = mkw__os_now_ns();
+	mkw__count(&own->engine->count.faults, 1);
+	mkw__count(&own->engine->count.write_faults, own->write);
+	MKW__PROBE4(fault_begin, own->engine, own->addr, own->write, 1);
+	f = mkw__pager_prepare(own);
 	while ((end = mkw__fault_run(f)) == FAULT_PARKED) {
 		mkw__os_event_wait(&f->event);
 		mkw__os_event_reset(&f->event);
 	}
-	own.error = f->error;
+	own->error = f->error;
 	mkw__pager_keep(f, end);
+	return end;
+}
+
+enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
+{
+	struct mkw__fault own = { .addr = addr, .write = write };
+	struct mkw__inode *in;
+	enum mkw__fault_end end;
+	uint64_t off = 0;
+
+	end = serve(&own, &in, &off);
 	if (end == FAULT_FAIL)
 		return ask(in, &own, off);
-	mkw__inode_unpin(in);
+	if (in)
+		mkw__inode_unpin(in);
 	return end == FAULT_FOREIGN ? MKW__OS_FOREIGN : MKW__OS_RETRY;
+}
+
+int mkw__fault_touch(uintptr_t addr, bool write)
+{
+	struct mkw__fault own = { .addr = addr, .write = write };
+	struct mkw__inode *in;
+	enum mkw__fault_end end;
+	uint64_t off;
+
+	end = serve(&own, &in, &off);
+	if (in)
+		mkw__inode_unpin(in);
+	return end == FAULT_FOREIGN ? -EFAULT : end == FAULT_FAIL ? own.error : 0;
 }

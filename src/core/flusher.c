@@ -99,7 +99,9 @@ static uint64_t dirty_pages(struct mkw_engine *e)
 	uint64_t dirty = atomic_load_explicit(&e->count.dirty_pages,
 					      memory_order_relaxed);
 
-	/* Two counts, not read at once. */
+	failed += atomic_load_explicit(&e->count.pinned_write_pages,
+				       memory_order_relaxed);
+	/* Several counts, not read at once. */
 	return dirty > failed ? dirty - failed : 0;
 }
 

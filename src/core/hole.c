@@ -125,6 +125,9 @@ static void drop_bytes(struct mkw__inode *in, uint64_t off, uint64_t end)
  * cuts off, a part of that page in the block as it has it; with an older rest the block
  * would hold what the file never held, and show it after a crash (G7).
  *
+ * A pinned page is met by one caller alone, who takes back a growth that failed: there the
+ * block's bytes from `at` on are zeros that nobody was told of.
+ *
  * EXCL_TAKE is held over the page, R4's wait is over. Nothing has changed yet: an error
  * is the operation's own.
  */
@@ -136,7 +139,8 @@ int mkw__hole_write_edge(struct mkw__inode *in, uint64_t at)
 	if (!(at & (in->engine->page - 1)) || MKW__MUTANT(EDGES_UNWRITTEN))
 		return 0;
 	mkw__mutex_lock(&in->tree);
-	dirty = pg_in(mkw__page_get_locked(in, idx), PG_DIRTY_MASK);
+	dirty = pg_in(mkw__page_get_locked(in, idx), PG_DIRTY_MASK) &&
+		!mkw__page_is_pinned_locked(in, idx, true);
 	mkw__mutex_unlock(&in->tree);
 	return dirty ? mkw__wb_pages_locked(in, idx, idx + 1) : 0;
 }
@@ -185,7 +189,7 @@ static int take_locked(struct mkw__inode *in, uint64_t off, uint64_t end,
 int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len)
 {
 	struct mkw__range_req gate;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = &gate };
 	uint64_t end;
 	int r;
 
@@ -208,7 +212,7 @@ int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
 		   bool keep_size)
 {
 	struct mkw__range_req gate;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = &gate };
 	uint64_t size, end;
 	int r;
 

@@ -133,6 +133,9 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 	TAILQ_INIT(&in->maps);
 	TAILQ_INIT(&in->writes);
 	TAILQ_INIT(&in->write_waiters);
+	TAILQ_INIT(&in->pinned);
+	TAILQ_INIT(&in->turns);
+	TAILQ_INIT(&in->pin_waiters);
 
 	r = mkw__reserve_init(in);
 	if (r)

@@ -187,7 +187,7 @@ static ssize_t read_segments(struct mkw__inode *in, const struct mkw__uio *u,
 ssize_t mkw__io_read(struct mkw__inode *in, const struct mkw__uio *u,
 		     uint64_t off, unsigned flags)
 {
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = NULL };
 	uint64_t size;
 	ssize_t r;
 
@@ -462,7 +462,7 @@ ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 	uint64_t off = *at, size;
 	size_t len = u->len;
 	struct mkw__range_req gate;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = &gate };
 	ssize_t r;
 	int r2;
 

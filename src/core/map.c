@@ -301,6 +301,17 @@ static void table_take(uintptr_t addr, uintptr_t end, struct mkw__map *spare[2],
 	}
 }
 
+/* Is any of [addr, end) pinned? Table held exclusively: pins are made with it shared. */
+static bool is_pinned(uintptr_t addr, uintptr_t end)
+{
+	struct mkw__map *m = map_after(addr);
+
+	for (; m && m->addr < end; m = RB_NEXT(map_tree, &process.maps, m))
+		if (mkw__pin_of_memory(m->inode, addr, end))
+			return true;
+	return false;
+}
+
 int mkw__map_remove(uintptr_t addr, size_t len)
 {
 	struct mkw__map_list taken = TAILQ_HEAD_INITIALIZER(taken);
@@ -312,7 +323,10 @@ int mkw__map_remove(uintptr_t addr, size_t len)
 	spare[1] = mkw__os_zalloc(sizeof(*spare[1]));
 	if (spare[0] && spare[1]) {
 		table_lock_exclusive(&table);
-		table_take(addr, addr + len, spare, &taken);
+		if (is_pinned(addr, addr + len))
+			r = -EBUSY;
+		else
+			table_take(addr, addr + len, spare, &taken);
 		mkw__map_table_unlock(&table);
 	} else {
 		r = -ENOMEM;

@@ -109,6 +109,17 @@ static void count_failed(struct mkw__inode *in, bool was, bool is)
 	mkw__count(&in->engine->count.failed_pages, (uint64_t)is - was);
 }
 
+/* The page has no word and no pin any more. */
+static void leaf_unuse(struct mkw__inode *in, struct mkw__leaf *leaf)
+{
+	if (--leaf->used)
+		return;
+	RB_REMOVE(mkw__leaf_tree, &in->leaves, leaf);
+	in->hint = NULL;
+	mkw__glance_leaf_ends(in, leaf);
+	mkw__pool_leaf_put(in->engine, leaf);
+}
+
 void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 {
 	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
@@ -146,12 +157,7 @@ void mkw__page_set_locked(struct mkw__inode *in, uint64_t idx, uint32_t word)
 	if (from != PG_ABSENT && to == PG_ABSENT)
 		mkw__pool_frames_put(in->engine, 1);
 	if (old && !word) {
-		if (--leaf->used)
-			return;
-		RB_REMOVE(mkw__leaf_tree, &in->leaves, leaf);
-		in->hint = NULL;
-		mkw__glance_leaf_ends(in, leaf);
-		mkw__pool_leaf_put(in->engine, leaf);
+		leaf_unuse(in, leaf);
 	} else if (!old) {
 		leaf->used++;
 	}
@@ -176,6 +182,50 @@ int mkw__page_error_locked(struct mkw__inode *in, uint64_t idx)
 	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
 
 	return leaf ? leaf->error : 0;
+}
+
+void mkw__page_unpin_locked(struct mkw__inode *in, uint64_t first, uint64_t end,
+			    bool write)
+{
+	for (uint64_t idx = first; idx < end; idx++) {
+		uint64_t bit = (uint64_t)1 << idx % MKW__LEAF_PAGES;
+		struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
+
+		if (!leaf || !(leaf->pinned & bit))
+			continue;
+		leaf->pinned_write &= ~bit;
+		if (write)
+			continue;
+		leaf->pinned &= ~bit;
+		leaf_unuse(in, leaf);
+	}
+}
+
+bool mkw__page_pin_locked(struct mkw__inode *in, uint64_t first, uint64_t end,
+			  bool write)
+{
+	for (uint64_t idx = first; idx < end; idx++) {
+		uint64_t bit = (uint64_t)1 << idx % MKW__LEAF_PAGES;
+		struct mkw__leaf *leaf;
+
+		/* Those that have a leaf keep it: their bit is a use. */
+		if (!mkw__page_prepare_locked(in, idx))
+			return false;
+		leaf = mkw__page_leaf_locked(in, idx);
+		leaf->used += !(leaf->pinned & bit);
+		leaf->pinned |= bit;
+		if (write)
+			leaf->pinned_write |= bit;
+	}
+	return true;
+}
+
+bool mkw__page_is_pinned_locked(struct mkw__inode *in, uint64_t idx, bool write)
+{
+	struct mkw__leaf *leaf = mkw__page_leaf_locked(in, idx);
+
+	return leaf && ((write ? leaf->pinned_write : leaf->pinned) >>
+			idx % MKW__LEAF_PAGES & 1);
 }
 
 uint64_t mkw__page_next_locked(struct mkw__inode *in, uint64_t idx,

@@ -92,7 +92,7 @@ struct mkw__leaf {
 	TAILQ_ENTRY(mkw__leaf) lru;	/* POOL mutex: active, inactive or free */
 	struct mkw__inode *inode;
 	uint64_t first;			/* page index, a multiple of 64 */
-	uint16_t used;			/* words that are not zero */
+	uint16_t used;			/* words that are not zero, bits of pinned */
 	int16_t error;			/* of the last write that failed here */
 	bool once;			/* a stream passes here: no second chance */
 	bool inactive;			/* POOL mutex: which list */
@@ -104,6 +104,8 @@ struct mkw__leaf {
 	_Atomic(struct mkw__inode *) shown_inode;
 	_Atomic uint64_t shown_first, ready, touched;
 	uint64_t forgotten;		/* that were touched, until a barrier */
+	/* Pages that pins keep, a bit each; of these, those pinned for writing. */
+	uint64_t pinned, pinned_write;
 	uint8_t word[MKW__LEAF_PAGES];
 };
 RB_HEAD(mkw__leaf_tree, mkw__leaf);
@@ -166,6 +168,18 @@ struct mkw__leaf *mkw__page_leaf_locked(struct mkw__inode *in, uint64_t idx);
  */
 void mkw__page_once_locked(struct mkw__inode *in, uint64_t idx, bool once);
 bool mkw__page_is_once_locked(struct mkw__inode *in, uint64_t idx);
+
+/*
+ * For pin.c: pages [first, end) get the bit of pins (write: the one for writing, too),
+ * or lose both (write: only the latter). _pin: false, no memory for a leaf: some
+ * have it, some not.
+ */
+bool mkw__page_pin_locked(struct mkw__inode *in, uint64_t first, uint64_t end,
+			  bool write);
+void mkw__page_unpin_locked(struct mkw__inode *in, uint64_t first, uint64_t end,
+			    bool write);
+/* Has the page such a bit? Then its frame stays; with write: dirty, and writable. */
+bool mkw__page_is_pinned_locked(struct mkw__inode *in, uint64_t idx, bool write);
 
 /* Queues w until the page changes; wake it with the page's next change. */
 void mkw__page_enqueue_locked(struct mkw__inode *in, uint64_t idx,

@@ -68,7 +68,7 @@ static int64_t seek_hole(struct mkw__inode *in, uint64_t off, uint64_t size)
 
 int64_t mkw__query_seek(struct mkw__inode *in, uint64_t off, bool data)
 {
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = NULL };
 	uint64_t size;
 	int64_t r;
 

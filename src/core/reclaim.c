@@ -115,7 +115,9 @@ static uint64_t lock_pages_locked(struct mkw__inode *in, uint64_t first,
 	for (unsigned i = 0; i < end - first; i++) {
 		uint32_t word = mkw__page_get_locked(in, first + i);
 
-		if (!is_which(word, which) || (spared >> i & 1))
+		if (!is_which(word, which) || (spared >> i & 1) ||
+		    (mkw__page_is_pinned_locked(in, first + i, false) &&
+		     !MKW__MUTANT(PIN_DROPPED)))
 			continue;
 		mkw__page_set_locked(in, first + i, word | PG_LOCKED);
 		bits |= (uint64_t)1 << i;
@@ -232,7 +234,7 @@ static void evict(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	struct cluster c = { .inode = in, .first = first, .leaves = 1 };
 	struct mkw__range_req table;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = NULL };
 
 	bool locked = mkw__excl_trylock_all(in, &x, first, end);
 
@@ -274,7 +276,7 @@ static size_t step(struct mkw_engine *e, bool inactive, bool hard, bool *found)
 {
 	struct mkw__range_req table;
 	struct cluster c;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = NULL };
 	size_t freed = 0;
 	bool locked;
 

@@ -61,7 +61,7 @@ static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 int mkw__shift(struct mkw__inode *in, uint64_t off, uint64_t len, bool out)
 {
 	struct mkw__range_req gate;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = &gate };
 	int r;
 
 	mkw__freeze_enter(in, &gate, false);

@@ -40,7 +40,9 @@ int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
 		from = end > *size ? mkw__min(off, *size & ~mask) : off;
 		to = end > *size && !MKW__MUTANT(GROWTH_NARROW) ? MKW__RANGE_MAX : end;
 		r = mkw__excl_lock(in, x, from, to,
-				   end > *size ? EXCL_TAKE : kind, nowait);
+				   end > *size && kind != EXCL_TAKE ? EXCL_HOLD :
+								      kind,
+				   nowait);
 		if (r)
 			return r;
 		if (MKW__MUTANT(SIZE_NOT_RECHECKED) || MKW__MUTANT(GROWTH_NARROW))
@@ -62,7 +64,7 @@ int mkw__size_lock_end(struct mkw__inode *in, struct mkw__excl *x, bool nowait,
 
 	for (;;) {
 		from = size_of(in) & ~mask;
-		r = mkw__excl_lock(in, x, from, MKW__RANGE_MAX, EXCL_TAKE,
+		r = mkw__excl_lock(in, x, from, MKW__RANGE_MAX, EXCL_HOLD,
 				   nowait);
 		if (r)
 			return r;
@@ -156,7 +158,7 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 int mkw__size_set(struct mkw__inode *in, uint64_t size)
 {
 	struct mkw__range_req gate;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = &gate };
 	uint64_t old;
 	int r;
 
@@ -164,7 +166,7 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size)
 	for (;;) {
 		old = size_of(in);
 		r = mkw__excl_lock(in, &x, mkw__min(old, size), MKW__RANGE_MAX,
-				   EXCL_TAKE, false);
+				   size < old ? EXCL_TAKE : EXCL_HOLD, false);
 		if (r)
 			goto leave;
 		if (size_of(in) == old)
@@ -197,13 +199,13 @@ int mkw__size_allocate(struct mkw__inode *in, uint64_t off, uint64_t len,
 		       bool keep_size)
 {
 	struct mkw__range_req gate;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = &gate };
 	uint64_t size;
 	int r;
 
 	mkw__freeze_enter(in, &gate, false);
-	/* EXCL_TAKE keeps reservations of faults out of the range. */
-	r = mkw__size_lock(in, &x, off, off + len, EXCL_TAKE, false, &size);
+	/* It keeps reservations of faults out of the range. */
+	r = mkw__size_lock(in, &x, off, off + len, EXCL_HOLD, false, &size);
 	if (r)
 		goto leave;
 	r = mkw__size_allocate_locked(in, off, off + len);

@@ -86,6 +86,13 @@ static struct mkw__buf *get_buf(struct mkw__wb *wb)
 	return mkw__pool_buf_wait(wb->engine);
 }
 
+/* Pages that are pinned for writing are stored to past every protection (pin.c). */
+static bool pinned(struct mkw__inode *in, uint64_t idx)
+{
+	return mkw__page_is_pinned_locked(in, idx, true) &&
+	       !MKW__MUTANT(PIN_WRITTEN_BACK);
+}
+
 /* Step 1, over pages [first, *end), or over the first alone. */
 static bool lock_range(struct mkw__wb *wb, struct mkw__range_lock *rl,
 		       struct mkw__range_req *req, uint64_t first,
@@ -139,7 +146,7 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 		uint32_t word = mkw__page_get_locked(in, first + n);
 
 		if (PG_STATE(word) != PG_DIRTY || (word & PG_LOCKED) ||
-		    (n && ((failed | word) & PG_FAILED)))
+		    pinned(in, first + n) || (n && ((failed | word) & PG_FAILED)))
 			break;
 		failed |= word & PG_FAILED;
 		writable |= word & PG_WRITABLE;
@@ -148,6 +155,7 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 	}
 	/* With the first page that a sync does not find DIRTY any more. */
 	if (n) {
+		mkw__pin_spoil_locked(in, first, n);
 		w->seq = ++in->write_seq;
 		TAILQ_INSERT_TAIL(&in->writes, w, link);
 	}
@@ -224,9 +232,36 @@ static bool joins(struct mkw__inode *in, uint64_t first, uint64_t idx)
 {
 	uint32_t word = mkw__page_get_locked(in, idx);
 
-	return PG_STATE(word) == PG_DIRTY &&
+	return PG_STATE(word) == PG_DIRTY && !pinned(in, idx) &&
 	       (idx == first ||
 		!((mkw__page_get_locked(in, first) | word) & PG_FAILED));
+}
+
+/*
+ * The page is dirty, and pinned. True: look at it again. False: it is passed over, by the
+ * flusher, who comes again, and for a sync by who has the pin, which fails. TREE is
+ * released meanwhile.
+ */
+static bool wait_unpinned_locked(struct mkw__wb *wb, struct mkw__inode *in,
+				 uint64_t idx)
+{
+	int r = 0;
+
+	/* Under EXCL_TAKE there is none but the page of mkw__hole_write_edge(). */
+	if (!wb->may_block || wb->locked) {
+		atomic_store_explicit(&wb->engine->pool.missed, true,
+				      memory_order_relaxed);
+		return false;
+	}
+	mkw__mutex_unlock(&in->tree);
+	if (wb->in_flight)
+		mkw__wb_drain(wb);
+	else
+		r = mkw__pin_wait(in, idx, idx + 1, true, &wb->turn);
+	if (r)
+		wb->error = r;
+	mkw__mutex_lock(&in->tree);
+	return !r;
 }
 
 /* Finds the next page to write at or after idx, waiting where that is asked. */
@@ -248,8 +283,12 @@ static uint64_t next_page(struct mkw__wb *wb, struct mkw__inode *in,
 			idx++;
 			continue;
 		}
-		if (PG_STATE(word) == PG_DIRTY && !(word & PG_LOCKED))
-			break;
+		if (PG_STATE(word) == PG_DIRTY && !(word & PG_LOCKED)) {
+			if (!pinned(in, idx))
+				break;
+			idx += !wait_unpinned_locked(wb, in, idx);
+			continue;
+		}
 		if (!wb->may_block || (PG_STATE(word) == PG_WRITEBACK &&
 				       !(word & PG_LOCKED))) {
 			idx++;
@@ -297,6 +336,8 @@ size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 			mkw__pool_buf_put(wb->engine, buf);
 		if (rl)
 			mkw__range_unlock(rl, &req);
+		if (n)
+			mkw__pin_turn_end(&wb->turn);
 		/* The flusher does not call itself. */
 		if (wb->may_block)
 			mkw__pool_poke(wb->engine);
@@ -306,6 +347,7 @@ size_t mkw__wb_range(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 		else if (!wb->may_block)
 			idx++;
 	}
+	mkw__pin_turn_end(&wb->turn);
 	return total;
 }
 
@@ -357,7 +399,7 @@ static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
 	if (!MKW__MUTANT(SYNC_WAITS_FOR_OWN))
 		wait_writes(in);
 	mkw__mutex_lock(&in->tree);
-	r = in->write_errors != seq ? in->write_error : 0;
+	r = in->write_errors != seq ? in->write_error : wb.error;
 	mkw__mutex_unlock(&in->tree);
 	return r;
 }
@@ -410,7 +452,7 @@ static int flush_store(struct mkw__inode *in)
 static int check_length(struct mkw__inode *in)
 {
 	uint64_t len, size;
-	struct mkw__excl x;
+	struct mkw__excl x = { .gate = NULL };
 	int r;
 
 	if (!in->store->ops->length || MKW__MUTANT(LENGTH_NOT_CHECKED))

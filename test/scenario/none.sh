@@ -3,7 +3,7 @@
 #
 # none.sh SIM: what depends on exclusion. With faults excluded by nothing every
 # scenario loses, but for those named here, whose operations exclude each other by the
-# lock of their own I/O or the freeze gate, or are one fault against another. With writes that
+	
 # share their lock a read of several words sees a part of one.
 set -u
 sim=$1
@@ -17,7 +17,8 @@ for name in $("$sim" --list | sed -n 's/^  \([a-z][a-z0-9-]*\) .*/\1/p'); do
 	case $name in
 	load-vs-store | direct-write-from-own-mapping | write-vs-read | crash-vs-edge | \
 		failed-punch-vs-credit | sync-range-vs-store | length-changed | \
-		discard-vs-store | glance-vs-reclaim | freeze-vs-mkwrite)
+		discard-vs-store | glance-vs-reclaim | freeze-vs-mkwrite | pin-vs-writeback | \
+		pin-vs-reclaim)
 		continue
 		;;
 	esac
