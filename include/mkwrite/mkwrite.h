@@ -659,7 +659,7 @@ int mkw_unmap(void *addr, size_t len);
  * quarter of an engine's cache_bytes may be pinned at once, each pin counted by itself.
  *
  * -EINVAL    pin is NULL, flags is neither of the two, no byte is to be pinned, n < 0
- *            or n > 1024, iov is NULL
+ *            or n > 1024, iov is NULL, the lengths overflow
  * -EFAULT    a part of the memory is not mapped by an engine, or the vector not readable
  * -EACCES    MKW_PIN_WRITE, and a mapping is read-only
  * -ENXIO     a page lies past the end of its file

@@ -381,7 +381,8 @@ static void vectors_and_bounds(void **state)
 	assert_int_equal(mkw_pinv(iov, 0, MKW_PIN_READ, &pin), -EINVAL);
 	assert_int_equal(mkw_unpin(NULL), -EINVAL);
 	assert_int_equal(mkw_pin(&w, sizeof(w), MKW_PIN_READ, &pin), -EFAULT);
-	assert_int_equal(mkw_pin(w.map + P(PAGES) - 1, SIZE_MAX, MKW_PIN_READ,
+	assert_int_equal(mkw_pin(w.map, SIZE_MAX, MKW_PIN_READ, &pin), -EINVAL);
+	assert_int_equal(mkw_pin(w.map + P(PAGES) - 1, SIZE_MAX / 2, MKW_PIN_READ,
 				 &pin), -EFAULT);
 	assert_int_equal(mkw_pin(ro, 1, MKW_PIN_WRITE, &pin), -EACCES);
 	assert_int_equal(mkw_pinv(iov, 3, MKW_PIN_WRITE, &pin), -EACCES);
