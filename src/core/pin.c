@@ -330,6 +330,9 @@ static int add_piece(struct mkw_pin *pin, uintptr_t *addr, uintptr_t end)
 		r = list(p, pin->write);
 	} while (r == 1 || r == -EAGAIN);
 	if (p->listed) {
+		/* From the first piece on somebody may wait for this pin. */
+		if (TAILQ_EMPTY(&pin->pieces))
+			mkw__os_self()->words[PINS_WORD]++;
 		*addr = p->addr_end;
 		TAILQ_INSERT_TAIL(&pin->pieces, p, of_pin);
 		e = p->inode->engine;
@@ -475,7 +478,6 @@ int mkw__pin(const struct mkw__uio *u, bool write, struct mkw_pin **out)
 	}
 	if (!r)
 		r = establish(pin);
-	mkw__os_self()->words[PINS_WORD]++;
 	if (r)
 		mkw__unpin(pin);
 	else
@@ -487,6 +489,10 @@ void mkw__unpin(struct mkw_pin *pin)
 {
 	struct mkw__pin_piece *p;
 
+	/* Else it is another thread's, and that one is taken to have a pin for good. */
+	if (!TAILQ_EMPTY(&pin->pieces) && pin->owner == mkw__os_self() &&
+	    mkw__os_self()->words[PINS_WORD])
+		mkw__os_self()->words[PINS_WORD]--;
 	while ((p = TAILQ_FIRST(&pin->pieces))) {
 		struct mkw__inode *in = p->inode;
 		struct mkw_engine *e = in->engine;
@@ -505,7 +511,5 @@ void mkw__unpin(struct mkw_pin *pin)
 		mkw__inode_unpin(in);
 		mkw__os_free(p);
 	}
-	if (pin->owner == mkw__os_self())
-		mkw__os_self()->words[PINS_WORD]--;
 	mkw__os_free(pin);
 }
