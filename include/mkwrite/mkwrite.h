@@ -41,6 +41,7 @@ extern "C" {
 
 struct mkw_engine;
 struct mkw_file;
+struct mkw_pin;
 
 /*
  * How page faults are excluded from operations that take data away (punch,
@@ -635,6 +636,10 @@ int mkw_file_on_fault_error(struct mkw_file *file,
  */
 int mkw_unmap(void *addr, size_t len);
 
+/* Flags of mkw_pin(). */
+#define MKW_PIN_READ  0x1u	/* a system call reads from the memory */
+#define MKW_PIN_WRITE 0x2u	/* one writes to it */
+
 /*
  * For system calls that *pin* memory, look its pages up once and then read or write
  * them past every protection: O_DIRECT reads and writes of other files, registered
@@ -645,7 +650,7 @@ int mkw_unmap(void *addr, size_t len);
  *
  * mkw_pin() pins all pages of [addr, addr + len), which must lie in mappings of
  * engines; mkw_pinv() those of n segments, as one pin. Until mkw_unpin()
- *   MKW_PIN_READ    they are cached, and mapped
+ *   MKW_PIN_READ    they are cached, and mapped; they cannot be unmapped (-EBUSY)
  *   MKW_PIN_WRITE   they are so, may be stored to without a fault, and count as
  *                   stored to by somebody all the time: each is dirty, has its space
  *                   on the disk, and is written back after the pin has ended
@@ -668,9 +673,6 @@ int mkw_unmap(void *addr, size_t len);
  * -ENOMEM    no memory
  * -EIO, -ENOSPC, ...   a page cannot be read, or there is no space for it
  */
-struct mkw_pin;
-#define MKW_PIN_READ  0x1u	/* a system call reads from the memory */
-#define MKW_PIN_WRITE 0x2u	/* one writes to it */
 int mkw_pin(void *addr, size_t len, unsigned flags, struct mkw_pin **pin);
 int mkw_pinv(const struct iovec *iov, int n, unsigned flags, struct mkw_pin **pin);
 
