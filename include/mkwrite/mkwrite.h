@@ -490,6 +490,7 @@ int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags);
  * lock that a fault or a read needs is held meanwhile.
  *
  * -EINVAL   file is NULL
+ * -EBUSY    a page is pinned for writing (mkw_pin()): the file is not frozen
  * -EIO, -ENOSPC, ...   a page could not be written, or the file not be flushed: the
  *           file is not frozen
  */
@@ -509,7 +510,7 @@ int mkw_file_thaw(struct mkw_file *file);
  * O_TRUNC that call waits for the thaw). Adds up with freezes of single files.
  *
  * -EINVAL   engine is NULL
- * -EIO, -ENOSPC, ...   as above, of any file: none is frozen by it
+ * -EBUSY, -EIO, -ENOSPC, ...   as above, of any file: none is frozen by it
  */
 int mkw_engine_freeze(struct mkw_engine *engine);
 

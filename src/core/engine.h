@@ -963,6 +963,7 @@ struct mkw__wb {
 	bool may_block;
 	bool retry;			/* pages that have failed, too */
 	bool locked;			/* by the caller: EXCL_TAKE over all */
+	bool frozen;			/* behind a shut gate: no pin is waited for */
 	int error;			/* -EDEADLK: the caller's own pin */
 	struct mkw__pin_turn turn;
 };

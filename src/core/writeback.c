@@ -253,6 +253,11 @@ static bool wait_unpinned_locked(struct mkw__wb *wb, struct mkw__inode *in,
 				      memory_order_relaxed);
 		return false;
 	}
+	/* Who has it may be waiting for the thaw. */
+	if (wb->frozen) {
+		wb->error = -EBUSY;
+		return false;
+	}
 	mkw__mutex_unlock(&in->tree);
 	if (wb->in_flight)
 		mkw__wb_drain(wb);
@@ -375,12 +380,13 @@ static void wait_writes(struct mkw__inode *in)
 }
 
 static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
-		       bool locked)
+		       bool locked, bool frozen)
 {
 	struct mkw_engine *e = in->engine;
 	struct mkw__wb wb = { .engine = e,
 			      .may_block = true,
 			      .locked = locked,
+			      .frozen = frozen,
 			      .retry = !MKW__MUTANT(FAILED_NOT_RETRIED) };
 	uint64_t seq;
 	int r;
@@ -406,13 +412,13 @@ static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
 
 int mkw__wb_pages(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
-	return write_pages(in, first, end, false);
+	return write_pages(in, first, end, false, false);
 }
 
 int mkw__wb_pages_locked(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	uint64_t idx;
-	int r = write_pages(in, first, end, true);
+	int r = write_pages(in, first, end, true, false);
 
 	/* The error may be that of others' pages. */
 	mkw__mutex_lock(&in->tree);
@@ -497,7 +503,7 @@ int mkw__wb_sync_range(struct mkw__inode *in, uint64_t first, uint64_t end,
 
 int mkw__wb_settle(struct mkw__inode *in)
 {
-	int r = in->writable ? mkw__wb_pages(in, 0, UINT64_MAX) : 0;
+	int r = in->writable ? write_pages(in, 0, UINT64_MAX, false, true) : 0;
 	uint64_t idx;
 
 	mkw__mutex_lock(&in->tree);

@@ -310,6 +310,10 @@ static void owner(void **state)
 		/* All but the pinned pages is written. */
 		w.map[P(5)] = 'w';
 		assert_int_equal(mkw_sync(w.file), -EDEADLK);
+		/* Whosever it is: he may be the one who waits for the thaw. */
+		assert_int_equal(mkw_file_freeze(w.file), -EBUSY);
+		assert_int_equal(mkw_engine_freeze(w.engine), -EBUSY);
+		w.map[1] = 'f';
 		assert_int_equal(byte_on_host(&w, P(5)), 'w');
 		assert_int_equal(mkw_sync_range(w.file, (off_t)P(1), (off_t)P(1), 0),
 				 -EDEADLK);
@@ -332,6 +336,33 @@ static void owner(void **state)
 		world_close(&w);
 	}
 	free(buf);
+}
+
+/* Who waits for a pin is outside of the freeze gate, and a freeze waits for no pin. */
+static void freeze_beside(void **state)
+{
+	struct mkw_pin *pin;
+	struct foreign f;
+	struct world w;
+	pthread_t t;
+
+	(void)state;
+	for (int policy = 0; policy < 2; policy++) {
+		world_open(&w, policy, 0);
+		assert_int_equal(mkw_pin(w.map, page, MKW_PIN_WRITE, &pin), 0);
+		f = (struct foreign){ .w = &w };
+		t = start(&f, punch_thread);
+		for (unsigned i = 0; i < 100; i++) {
+			assert_int_equal(mkw_file_freeze(w.file), -EBUSY);
+			w.map[P(1)] = (unsigned char)i;
+		}
+		assert_int_equal(mkw_unpin(pin), 0);
+		pthread_join(t, NULL);
+		assert_int_equal(f.r, 0);
+		assert_int_equal(mkw_file_freeze(w.file), 0);
+		assert_int_equal(mkw_file_thaw(w.file), 0);
+		world_close(&w);
+	}
 }
 
 /* A system call that is given pinned memory needs no fault, with INLINE neither. */
@@ -413,6 +444,7 @@ int main(void)
 		cmocka_unit_test(taken_away),
 		cmocka_unit_test(reclaim),
 		cmocka_unit_test(owner),
+		cmocka_unit_test(freeze_beside),
 		cmocka_unit_test(in_system_calls),
 		cmocka_unit_test(vectors_and_bounds),
 	};
