@@ -33,6 +33,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -233,6 +234,21 @@ static void verify(struct table *t)
 	}
 }
 
+/*
+ * What a killed process had in flight may hold its files, and the engine's lock on them,
+ * for a moment longer than waitpid() knows of it; opening says -EBUSY until then.
+ */
+static void wait_for_end(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0 || flock(fd, LOCK_EX)) {
+		perror(path);
+		exit(1);
+	}
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t committed = 0, number;
@@ -269,6 +285,7 @@ int main(int argc, char **argv)
 			committed = number;
 		close(pipes[0]);
 		waitpid(child, &status, 0);
+		wait_for_end(argv[1]);
 
 		open_table(&t, argv[1]);
 		if (t.number < committed)

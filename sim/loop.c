@@ -246,8 +246,14 @@ void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 		sim_touch(SIM_O_KICKED, l, 0, SIM_WRITE);
 	else if (l->kicked && !has_work(l))
 		sim_search_after(l->kick_step);
-	l->kicked = false;
-	run_ended(l);
+	/* A kick by a callback may be one with the kick that ended the sleep. */
+	if (sim_env_random(2)) {
+		run_ended(l);
+		l->kicked = false;
+	} else {
+		l->kicked = false;
+		run_ended(l);
+	}
 	for (unsigned i = 0; i < l->watched; i++)
 		run_messages(l, &l->watch[i]);
 }

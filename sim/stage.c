@@ -96,8 +96,9 @@ void stage_open(unsigned pages, unsigned frames)
 	/* Under `none` overlapping is what the story is about. */
 	sim_disk_strict(stage.disk, stage_options.policy != STAGE_NONE);
 
-	/* Of which little passes; or a flusher that is always about. */
-	opt.writeback_age_ms = stage_options.search || sim_random(2) ? 0 : 1;
+	/* A flusher that comes when it is called, or one that is always about. */
+	opt.writeback_age_ms = stage_options.search || sim_random(2) ?
+				       UINT32_MAX : 1;
 	/* Pages that fail are few enough to be met, where that is played. */
 	opt.failed_bytes_max = 2 * stage.page;
 	opt.policy = stage_options.policy == STAGE_INVALIDATE ?

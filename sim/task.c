@@ -8,7 +8,7 @@
  * waiters become runnable and try again, so that every order is possible.
  *
  * Time stands still while anybody can run, but for a rare jump. When nobody can,
- * it jumps to the next deadline of a loop; when there is none, or when time
+ * it jumps to the next deadline of a loop; when there is none within a day, or when time
  * alone has run the engine's threads IDLE_LIMIT times and no application task
  * came to a step, it is a deadlock.
  *
@@ -260,7 +260,10 @@ static struct sim_task *waiting_for(enum sim_wait wait)
 	return NULL;
 }
 
-/* Lets time go on to the first deadline. False: there is none. */
+/* Who waits for longer than this for time to pass waits for ever. */
+#define PATIENCE_NS ((uint64_t)86400 * 1000000000u)
+
+/* Lets time go on to the first deadline. False: there is none that can be waited for. */
 static bool time_passes(void)
 {
 	struct sim_task *first = NULL;
@@ -272,7 +275,8 @@ static bool time_passes(void)
 		    (!first || t->deadline < first->deadline))
 			first = t;
 	}
-	if (!first)
+	if (!first || (first->deadline > m.clock_ns &&
+		       first->deadline - m.clock_ns > PATIENCE_NS))
 		return false;
 	if (m.clock_ns < first->deadline)
 		m.clock_ns = first->deadline;

@@ -347,6 +347,7 @@ struct mkw__space {
 struct mkw__flusher {
 	struct mkw__os_loop *loop;
 	struct mkw__os_thread *thread;
+	_Atomic uint32_t kicks;		/* so far */
 	_Atomic bool stop, quiet;
 };
 

@@ -6,6 +6,8 @@
  * pool, a lock was released that a waiting fault may profit from) and at a
  * fraction of the writeback age. It try-locks everything of a file, so it never
  * stands in anybody's way, and what it could not get it leaves for the next time.
+ * A kick that comes in the midst of a pass ends no more than the pass's own wait for a
+ * write; so kicks are counted, and none that came since the pass began is slept over.
  * Somebody who waits for the pool is not forgotten: what reclaim failed on is a
  * lock that is held, and its release kicks again (mkw__pool_poke()), or a device
  * write of its own, which it waits for.
@@ -187,9 +189,14 @@ static void flusher_main(void *arg)
 	struct mkw_engine *e = arg;
 	struct mkw__flusher *fl = &e->flusher;
 	struct mkw__wb wb = { .engine = e, .loop = fl->loop };
+	uint32_t seen = 0, kicks;
 
 	while (!atomic_load_explicit(&fl->stop, memory_order_acquire)) {
-		mkw__os_loop_wait(fl->loop, e->writeback_age_ns / 4 + 1);
+		/* Acquire: what was queued before such a kick is seen by the pass. */
+		kicks = atomic_load_explicit(&fl->kicks, memory_order_acquire);
+		if (kicks == seen || MKW__MUTANT(KICK_SLEPT_OVER))
+			mkw__os_loop_wait(fl->loop, e->writeback_age_ns / 4 + 1);
+		seen = atomic_load_explicit(&fl->kicks, memory_order_acquire);
 		if (!atomic_load_explicit(&fl->quiet, memory_order_acquire))
 			pass(e, &wb);
 		let_writers_go(e);
@@ -224,5 +231,6 @@ void mkw__flusher_fini(struct mkw_engine *e)
 
 void mkw__flusher_kick(struct mkw_engine *e)
 {
+	atomic_fetch_add_explicit(&e->flusher.kicks, 1, memory_order_release);
 	mkw__os_loop_kick(e->flusher.loop);
 }
