@@ -479,6 +479,8 @@ ssize_t mkw_failed(struct mkw_file *file, off_t off, struct mkw_failed *vec,
 
 	if (!file || !vec || off < 0)
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	mkw__os_signals_block(&mask);
 	found = mkw__failed_list(file->inode, off, vec, n);
 	mkw__os_signals_restore(&mask);
@@ -492,6 +494,8 @@ int64_t mkw_discard(struct mkw_file *file, off_t off, off_t len)
 
 	if (!file || len <= 0 || !range_ok(off, len))
 		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
 	if (!file->writable)
 		return -EBADF;
 	mkw__os_signals_block(&mask);

@@ -46,6 +46,7 @@ static void child_calls(unsigned char *map)
 	struct mkw_file_info info = MKW_FILE_INFO_INIT;
 	struct mkw_range range = { 0 };
 	struct mkw_stats stats = MKW_STATS_INIT;
+	struct mkw_failed failed;
 	unsigned char vec[PAGES];
 	void *addr;
 
@@ -67,6 +68,11 @@ static void child_calls(unsigned char *map)
 	MUST(mkw_advise(f, 0, 0, MKW_ADVICE_NORMAL) == -ECHILD);
 	MUST(mkw_prefetch(f, &range, 1) == -ECHILD);
 	MUST(mkw_file_on_fault_error(f, NULL, NULL) == -ECHILD);
+	MUST(mkw_failed(f, 0, &failed, 1) == -ECHILD);
+	MUST(mkw_discard(f, 0, page) == -ECHILD);
+	MUST(mkw_file_freeze(f) == -ECHILD);
+	MUST(mkw_file_thaw(f) == -ECHILD);
+	MUST(mkw_engine_freeze(e) == -ECHILD);
 	MUST(mkw_file_close(f) == -ECHILD);
 	MUST(mkw_file_open(e, "/dev/null", O_RDONLY, 0, &other) == -ECHILD);
 	MUST(mkw_file_open_fd(e, 0, &other) == -ECHILD);
