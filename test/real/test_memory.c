@@ -465,7 +465,7 @@ static void test_limited(void **state)
 
 	(void)state;
 	if (TEST_SLOW) {
-		printf("SKIPPED: a sanitizer's own memory does not fit the group\n");
+		printf("skipped: a sanitizer's own memory does not fit the group\n");
 		skip();
 	}
 	for (v = 0; v < 2; v++) {
@@ -477,7 +477,7 @@ static void test_limited(void **state)
 		rmdir(dir);
 	}
 	if (v == 2) {
-		printf("SKIPPED: no control group whose memory can be limited (root, and /sys/fs/cgroup)\n");
+		printf("skipped: no control group whose memory can be limited (root, and /sys/fs/cgroup)\n");
 		skip();
 	}
 	printf("a message about a cache of 32768 KiB is wanted:\n");
