@@ -136,6 +136,8 @@ struct target_ops {
 	int64_t (*size)(struct target *t);
 	/* lseek(2), SEEK_DATA or SEEK_HOLE. */
 	int64_t (*seek)(struct target *t, off_t off, int whence);
+	/* The file, at least, takes no changes from now on; or (off) as ever. */
+	int (*freeze)(struct target *t, bool on);
 	/* A descriptor of the file system, for what concerns all of it. */
 	int (*fd)(struct target *t);
 };

@@ -266,6 +266,13 @@ static int engine_drop(struct target *t)
 		       e->map_flags | MKW_MAP_FIXED_NOREPLACE, 0, &e->map);
 }
 
+static int engine_freeze(struct target *t, bool on)
+{
+	struct engine *e = t->priv;
+
+	return on ? mkw_file_freeze(e->file) : mkw_file_thaw(e->file);
+}
+
 const struct target_ops mkw__check_engine_target = {
 	.name = "engine",
 	.atomic = true,
@@ -281,4 +288,5 @@ const struct target_ops mkw__check_engine_target = {
 	.blocks = engine_blocks,
 	.size = engine_size,
 	.seek = engine_seek,
+	.freeze = engine_freeze,
 };

@@ -415,6 +415,13 @@ static int64_t kernel_seek(struct target *t, off_t off, int whence)
 	return at < 0 ? -errno : (int64_t)at;
 }
 
+static int kernel_freeze(struct target *t, bool on)
+{
+	struct kernel *k = t->priv;
+
+	return ioctl(k->fd, on ? FIFREEZE : FITHAW, 0) ? -errno : 0;
+}
+
 static int kernel_fd(struct target *t)
 {
 	struct kernel *k = t->priv;
@@ -436,5 +443,6 @@ const struct target_ops mkw__check_kernel_target = {
 	.blocks = kernel_blocks,
 	.size = kernel_size,
 	.seek = kernel_seek,
+	.freeze = kernel_freeze,
 	.fd = kernel_fd,
 };

@@ -4,13 +4,10 @@
  *
  * A snapshot of the device is taken then, so nothing may change on it; a store has
  * to wait, or at least to stay in memory, until the thaw. On the slow device's file
- * system, since nobody else's is ours to freeze.
+ * system, since nobody else's is ours to freeze. The engine freezes the file.
  */
-#include <errno.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "check/windows/families.h"
 
@@ -24,26 +21,27 @@ void mkw__win_freeze(struct stage *s)
 			    .off = store.off, .len = s->page };
 	struct view v[VIEWS];
 	uint64_t *buf;
-	int fd;
+	int r;
 
-	if (!s->t.ops->fd)
+	if (!s->t.ops->freeze)
 		mkw__win_end(s, WIN_SKIPPED, "this target has no freeze");
 	mkw__win_need_direct(s, s->page);
 	if (posix_memalign((void **)&buf, s->page, s->page))
 		mkw__win_end(s, WIN_SKIPPED, "no memory");
 	look.buf = buf;
-	fd = s->t.ops->fd(&s->t);
 	mkw__win_setup(s, LEN);
 	mkw__win_warm(s, 0, LEN);
-	if (ioctl(fd, FIFREEZE, 0))
-		mkw__win_end(s, WIN_SKIPPED, "freeze: %s", strerror(errno));
+	r = s->t.ops->freeze(&s->t, true);
+	if (r)
+		mkw__win_end(s, WIN_SKIPPED, "freeze: %s", strerror(-r));
 	mkw__act_start(s, &store);
 	mkw__act_settle(&store);
 	/* Where a store was let in, the direct read writes it back: it must not. */
 	if (store.blocked)
 		mkw__act_do(s, &look);
-	if (ioctl(fd, FITHAW, 0))
-		mkw__win_end(s, WIN_ERROR, "thaw: %s", strerror(errno));
+	r = s->t.ops->freeze(&s->t, false);
+	if (r)
+		mkw__win_end(s, WIN_ERROR, "thaw: %s", strerror(-r));
 	mkw__act_join(&store);
 	if (store.blocked &&
 	    (look.result != (ssize_t)s->page || win_tag(buf[0]) != TAG_OLD))
