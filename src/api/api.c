@@ -40,6 +40,37 @@ static bool range_ok(off_t off, uint64_t len)
 
 /* ---- engine ----------------------------------------------------------- */
 
+/* What most calls are: a check of the handle, and the work with signals blocked. */
+static int call_file(struct mkw_file *file, int (*fn)(struct mkw_file *))
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!file)
+		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	r = fn(file);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+static int call_engine(struct mkw_engine *engine, int (*fn)(struct mkw_engine *))
+{
+	struct mkw__os_sigmask mask;
+	int r;
+
+	if (!engine)
+		return -EINVAL;
+	if (mkw__engine_inherited(engine))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	r = fn(engine);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
 int mkw_engine_open(const struct mkw_engine_options *opt,
 		    struct mkw_engine **out)
 {
@@ -387,17 +418,7 @@ int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info)
 
 int mkw_sync(struct mkw_file *file)
 {
-	struct mkw__os_sigmask mask;
-	int r;
-
-	if (!file)
-		return -EINVAL;
-	if (mkw__engine_inherited(file->inode->engine))
-		return -ECHILD;
-	mkw__os_signals_block(&mask);
-	r = mkw__wb_sync(file);
-	mkw__os_signals_restore(&mask);
-	return r;
+	return call_file(file, mkw__wb_sync);
 }
 
 int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags)
@@ -417,36 +438,6 @@ int mkw_sync_range(struct mkw_file *file, off_t off, off_t len, unsigned flags)
 	r = mkw__wb_sync_range(file->inode, mkw__page_of(e, off),
 			       mkw__pages_up(e, (uint64_t)off + (uint64_t)len),
 			       !(flags & MKW_SYNC_NOFLUSH));
-	mkw__os_signals_restore(&mask);
-	return r;
-}
-
-static int call_file(struct mkw_file *file, int (*fn)(struct mkw_file *))
-{
-	struct mkw__os_sigmask mask;
-	int r;
-
-	if (!file)
-		return -EINVAL;
-	if (mkw__engine_inherited(file->inode->engine))
-		return -ECHILD;
-	mkw__os_signals_block(&mask);
-	r = fn(file);
-	mkw__os_signals_restore(&mask);
-	return r;
-}
-
-static int call_engine(struct mkw_engine *engine, int (*fn)(struct mkw_engine *))
-{
-	struct mkw__os_sigmask mask;
-	int r;
-
-	if (!engine)
-		return -EINVAL;
-	if (mkw__engine_inherited(engine))
-		return -ECHILD;
-	mkw__os_signals_block(&mask);
-	r = fn(engine);
 	mkw__os_signals_restore(&mask);
 	return r;
 }
@@ -506,17 +497,7 @@ int64_t mkw_discard(struct mkw_file *file, off_t off, off_t len)
 
 int mkw_file_close(struct mkw_file *file)
 {
-	struct mkw__os_sigmask mask;
-	int r;
-
-	if (!file)
-		return -EINVAL;
-	if (mkw__engine_inherited(file->inode->engine))
-		return -ECHILD;
-	mkw__os_signals_block(&mask);
-	r = mkw__file_close(file);
-	mkw__os_signals_restore(&mask);
-	return r;
+	return call_file(file, mkw__file_close);
 }
 
 /* ---- mappings --------------------------------------------------------- */
