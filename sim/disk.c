@@ -43,6 +43,7 @@ struct sim_disk {
 	unsigned fail[SIM_DISK_CALLS];	/* countdowns */
 	unsigned failed_writes;
 	struct sim_cache *cache;	/* NULL: not watched */
+	void (*written)(uint64_t off);	/* where it is watched */
 	uint64_t bad_start, bad_end;	/* bytes whose writes fail */
 	uint64_t used, space;	/* blocks: allocated, and at most; 0: any */
 };
@@ -171,12 +172,13 @@ unsigned sim_disk_failed_writes(struct sim_disk *d)
 	return d->failed_writes;
 }
 
-void sim_disk_watch(struct sim_disk *d)
+void sim_disk_watch(struct sim_disk *d, void (*written)(uint64_t off))
 {
 	d->cache = sim_cache_create(d->len);
 	for (uint64_t b = 0; b * SIM_BLOCK < d->len; b++)
 		sim_cache_block(d->cache, b, d->data + b * SIM_BLOCK);
 	sim_cache_flush_end(d->cache, sim_cache_flush_begin(d->cache));
+	d->written = written;
 }
 
 bool sim_disk_watched(struct sim_disk *d)
@@ -193,8 +195,10 @@ uint64_t sim_disk_crash(struct sim_disk *d, uint64_t *random, char *image,
 /* The blocks of [off, end) have a new content. */
 static void changed(struct sim_disk *d, uint64_t off, uint64_t end)
 {
-	for (uint64_t b = off / SIM_BLOCK; d->cache && b * SIM_BLOCK < end; b++)
+	for (uint64_t b = off / SIM_BLOCK; d->cache && b * SIM_BLOCK < end; b++) {
 		sim_cache_block(d->cache, b, d->data + b * SIM_BLOCK);
+		d->written(b * SIM_BLOCK);
+	}
 }
 
 void sim_disk_stretch(struct sim_disk *d, uint64_t len)

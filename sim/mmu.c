@@ -503,9 +503,23 @@ static size_t piece(uint64_t at, size_t len)
 	return n < len ? n : len;
 }
 
+static uintptr_t guard;		/* sim_guard(); 0: none */
+
+void sim_guard(const void *p)
+{
+	guard = (uintptr_t)p;
+}
+
 static bool bad_host_address(const void *p)
 {
-	return !sim_is_fake((uintptr_t)p) && (uintptr_t)p < 65536;
+	return !sim_is_fake((uintptr_t)p) &&
+	       ((uintptr_t)p < 65536 || (uintptr_t)p == guard);
+}
+
+/* How many bytes of such a piece are before the guard. */
+static size_t good_bytes(uintptr_t at, size_t n)
+{
+	return guard - at < n ? guard - at : n;
 }
 
 /* Memory of the host has one user at a time. */
@@ -519,12 +533,12 @@ int mkw__os_user_read(void *dst, const void *user_src, size_t len)
 {
 	uintptr_t src = (uintptr_t)user_src;
 
-	if (bad_host_address(user_src))
-		return -EFAULT;
 	for (size_t done = 0, n; done < len; done += n) {
 		char *p = (char *)(src + done);
 
-		n = piece(src + done, len - done);
+		if (bad_host_address(p))
+			return -EFAULT;
+		n = good_bytes(src + done, piece(src + done, len - done));
 		if (!sim_is_fake(src + done))
 			own_memory(".reads its buffer");
 		else if (access_bytes(src + done, false, &p) != SIM_OK)
@@ -647,10 +661,10 @@ int mkw__os_frames_write(struct mkw__os_frames *fr, uint64_t off,
 	char tmp[4096];
 	int err;
 
-	if (bad_host_address(src))
-		return -EFAULT;
 	for (size_t done = 0, n; done < len; done += n) {
-		n = piece(off + done, len - done);
+		if (bad_host_address((const char *)src + done))
+			return -EFAULT;
+		n = good_bytes((uintptr_t)src + done, piece(off + done, len - done));
 		if (n > sizeof(tmp))
 			n = sizeof(tmp);
 		sim_step(".frames_write to page %llu", (off + done) / psize(), 0, 0);
@@ -1111,6 +1125,7 @@ void sim_patience(unsigned faults)
 void sim_mmu_reset(void)
 {
 	patience = UINT_MAX;
+	guard = 0;
 	memset(grabs, 0, sizeof(grabs));
 	va_clear(0, va_high);
 	va_high = 0;

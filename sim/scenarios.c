@@ -896,6 +896,31 @@ static void advice_vs_fault(void)
 	stage_close();
 }
 
+/* Writes of one or two pages, the caller's memory ending somewhere within. */
+static void bad_writer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		unsigned n = stage.words_per_page * (1 + (unsigned)sim_random(2));
+		unsigned good = 1 + (unsigned)sim_random(n - 1);
+
+		stage_write_bad(0, n, good);
+		stage_load(map1, (unsigned)sim_random(good));
+	}
+}
+
+static void bad_buffer(void)
+{
+	static const struct role roles[] = {
+		{ "writer", bad_writer }, { "adviser", adviser },
+		{ "toucher", far_toucher }, { "syncer", syncer },
+	};
+
+	set_up(2, 0);
+	play_roles(roles, 2 + (variant >> 2) % 3);
+	stage_close();
+}
+
 static unsigned bad_page, bad_end;
 
 static void discarder(void *arg)
@@ -1232,6 +1257,31 @@ static void crash_vs_edge(void)
 	stage_close();
 }
 
+/* Both words of a block, in this order: no crash may show the second alone. */
+static void block_storer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 4 * rounds; i++)
+		stage_store(map0, i % 2);
+}
+
+static void crash_vs_store(void)
+{
+	static const struct role roles[] = {
+		{ "storer", block_storer }, { "syncer", syncer },
+		{ "loader", loader },
+	};
+
+	stage_open(1, 0);
+	map0 = stage_map_any();
+	variant = (unsigned)sim_random(64);
+	rounds = 1 + (unsigned)sim_random(3);
+	stage_own(0);
+	stage_watch();
+	play_roles(roles, 2 + (variant & 1));
+	stage_close();
+}
+
 #define PATIENCE 36u	/* faults; an engine gives a grace after less */
 
 static bool patient_done;
@@ -1516,6 +1566,8 @@ const struct scenario scenarios[] = {
 	  crash, true },
 	{ "crash-vs-edge", "a hole cuts a block, and the machine stops",
 	  crash_vs_edge, true },
+	{ "crash-vs-store", "a block is stored to while it is written, and the machine stops",
+	  crash_vs_store, true },
 	{ "pin-vs-punch", "a device has a page that is pinned, and is to be taken away",
 	  pin_vs_punch, false },
 	{ "pin-vs-writeback", "a device writes to a pinned page that is dirty",
@@ -1538,6 +1590,8 @@ const struct scenario scenarios[] = {
 	  sync_range_vs_store, false },
 	{ "advice-vs-fault", "pages leave the cache by advice while they are used",
 	  advice_vs_fault, false },
+	{ "bad-buffer", "a part of what is to be written cannot be read",
+	  bad_buffer, false },
 	{ "discard-vs-store", "what cannot be written is given up, and nothing else",
 	  discard_vs_store, false },
 	{ "error-callback", "accesses that fail ask first, and are made again",

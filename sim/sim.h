@@ -120,6 +120,12 @@ void sim_grab_store(uintptr_t addr, uint64_t value);
 uint64_t sim_grab_load(uintptr_t addr);
 void sim_grab_end(void);
 
+/*
+ * From now on the host's memory cannot be read at this address and, in one go, beyond it:
+ * a buffer with a hole. NULL: none.
+ */
+void sim_guard(const void *p);
+
 /* From now on an access that faults more often than that is a violation (G3). */
 void sim_patience(unsigned faults);
 
@@ -158,8 +164,11 @@ enum sim_disk_call {
 void sim_disk_fail(struct sim_disk *d, enum sim_disk_call call, unsigned nth);
 /* How many writes of loops have failed. */
 unsigned sim_disk_failed_writes(struct sim_disk *d);
-/* From now on a crash is possible; before, everything is durable. */
-void sim_disk_watch(struct sim_disk *d);
+/*
+ * From now on a crash is possible; before, everything is durable. `written` is told of each
+ * block that has a new content, by its offset.
+ */
+void sim_disk_watch(struct sim_disk *d, void (*written)(uint64_t off));
 bool sim_disk_watched(struct sim_disk *d);
 /* After a run that crashed: one of the contents that the disk may have; its length. */
 uint64_t sim_disk_crash(struct sim_disk *d, uint64_t *random, char *image,

@@ -371,6 +371,25 @@ void stage_write(unsigned word, unsigned n, unsigned flags)
 	record_write(word, n, buf, r, start, write_name(flags));
 }
 
+void stage_write_bad(unsigned word, unsigned n, unsigned good)
+{
+	uint64_t buf[n], start;
+	ssize_t r;
+
+	for (unsigned i = 0; i < n; i++)
+		buf[i] = new_value();
+	start = begin("pwrite of words [%llu, %llu), of which %llu can be read",
+		      word, n, good);
+	sim_guard(&buf[good]);
+	r = mkw_pwrite(stage.file, buf, sizeof(buf), at(word), 0);
+	sim_guard(NULL);
+	if (r != -EFAULT && (r <= 0 || (size_t)r > good * WORD))
+		sim_violation("a pwrite of %u words, of which %u can be read, returned %lld",
+			      n, good, (long long)r);
+	/* Beyond its count, any of the others may be there, or not. */
+	record_write(word, good, buf, r, start, "pwrite");
+}
+
 void stage_append(unsigned n)
 {
 	uint64_t buf[n], start;
@@ -943,12 +962,6 @@ void stage_close(void)
 static char image[IMAGE_SIZE];
 static uint64_t image_len;
 
-void stage_watch(void)
-{
-	intend_length((uint64_t)at(stage.words));
-	sim_disk_watch(stage.disk);
-}
-
 static uint64_t image_word(unsigned w)
 {
 	uint64_t v = 0;
@@ -966,15 +979,15 @@ static bool length_was_set(void)
 	return false;
 }
 
-/* As far as the file goes. */
-static bool block_was_owned(void)
+/* Has the block of stage_own() ever held this, as far as the file goes? */
+static bool block_was_owned(const uint64_t *block, uint64_t len)
 {
 	for (unsigned i = 0; i < stage.owned_count; i++) {
 		unsigned w = 0;
 
 		while (w < BLOCK_WORDS &&
-		       ((uint64_t)at(stage.own + w) + WORD > image_len ||
-			image_word(stage.own + w) == stage.owned[i][w]))
+		       ((uint64_t)at(stage.own + w) + WORD > len ||
+			block[w] == stage.owned[i][w]))
 			w++;
 		if (w == BLOCK_WORDS)
 			return true;
@@ -982,21 +995,46 @@ static bool block_was_owned(void)
 	return !stage.owned_count;
 }
 
+/* A crash just now may leave this block: no need to wait for one. */
+static void block_written(uint64_t off)
+{
+	uint64_t block[BLOCK_WORDS];
+
+	if (!stage.owned_count || off != (uint64_t)at(stage.own))
+		return;
+	for (unsigned w = 0; w < BLOCK_WORDS; w++)
+		block[w] = sim_disk_peek(stage.disk, (uint64_t)at(stage.own + w));
+	if (!block_was_owned(block, sim_disk_len(stage.disk)))
+		sim_violation("the disk has got %llx %llx in the block of words %u and %u: the file never held both",
+			      (unsigned long long)block[0],
+			      (unsigned long long)block[1], stage.own,
+			      stage.own + 1);
+}
+
+void stage_watch(void)
+{
+	intend_length((uint64_t)at(stage.words));
+	sim_disk_watch(stage.disk, block_written);
+}
+
 /* May the image be what the crash left (G7)? Says what is wrong otherwise. */
 static bool judge_image(struct sim_result *res)
 {
+	uint64_t block[BLOCK_WORDS];
+
 	if (!length_was_set()) {
 		snprintf(res->message, sizeof(res->message),
 			 "after the crash the file has %llu bytes, which nobody set",
 			 (unsigned long long)image_len);
 		return false;
 	}
-	if (!block_was_owned()) {
+	for (unsigned w = 0; w < BLOCK_WORDS; w++)
+		block[w] = image_word(stage.own + w);
+	if (!block_was_owned(block, image_len)) {
 		snprintf(res->message, sizeof(res->message),
 			 "after the crash the block of words %u and %u is %llx %llx: the file never held both",
-			 stage.own, stage.own + 1,
-			 (unsigned long long)image_word(stage.own),
-			 (unsigned long long)image_word(stage.own + 1));
+			 stage.own, stage.own + 1, (unsigned long long)block[0],
+			 (unsigned long long)block[1]);
 		return false;
 	}
 	for (unsigned w = 0; w < stage.words; w++) {

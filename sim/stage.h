@@ -99,6 +99,8 @@ void stage_store(unsigned map, unsigned word);
 /* flags: of mkw_pread(); all counts in words. */
 void stage_read(unsigned word, unsigned n, unsigned flags);
 void stage_write(unsigned word, unsigned n, unsigned flags);
+/* Of n words in the caller's buffer only the first `good` can be read: -EFAULT, or fewer. */
+void stage_write_bad(unsigned word, unsigned n, unsigned good);
 /* n words at the end; a violation if they lie upon somebody else's append. */
 void stage_append(unsigned n);
 /* Reads [word, word + n) of the file into the mapping from word 'to' on. */

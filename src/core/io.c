@@ -205,6 +205,16 @@ ssize_t mkw__io_read(struct mkw__inode *in, const struct mkw__uio *u,
 
 /* ---- write ------------------------------------------------------------ */
 
+/* DIRTY_AFTER_COPY: what write_present() does before. */
+static void store_to(struct mkw__inode *in, uint64_t idx, uint64_t end)
+{
+	mkw__mutex_lock(&in->tree);
+	for (; idx < end; idx++)
+		mkw__page_set_locked(in, idx,
+				     pg_stored(mkw__page_get_locked(in, idx)));
+	mkw__mutex_unlock(&in->tree);
+}
+
 /*
  * Copies into a run of present pages from pos: locks as many as are unlocked,
  * makes them DIRTY, copies. *len: in, what is wanted; out, what was done, 0 when
@@ -230,7 +240,7 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 		if (!pg_in(word, PG_PRESENT_MASK) || (word & PG_LOCKED) ||
 		    !mkw__reserve_has_locked(in, idx, idx + 1))
 			break;
-		if (!MKW__MUTANT(WRITE_SKIPS_DIRTY))
+		if (!MKW__MUTANT(WRITE_SKIPS_DIRTY) && !MKW__MUTANT(DIRTY_AFTER_COPY))
 			word = pg_stored(word);
 		mkw__page_set_locked(in, idx, word | PG_LOCKED);
 	}
@@ -239,6 +249,8 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 	*len = idx > first ? mkw__min(*len, byte_of(in, idx) - pos) : 0;
 	if (*len) {
 		r = mkw__os_frames_write(in->frames, pos, src, *len);
+		if (MKW__MUTANT(DIRTY_AFTER_COPY) && !r)
+			store_to(in, first, idx);
 		mkw__page_unlock_run(in, first, idx - first, 0);
 	}
 	mkw__ubuf_end(&u);

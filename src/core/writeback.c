@@ -182,10 +182,13 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 		mkw__waiters_wake(&woken);
 		return 0;
 	}
+	if (MKW__MUTANT(SNAPSHOT_UNLOCKED))
+		mkw__page_unlock_run(in, first, n, PG_WRITABLE);
 	mkw__os_frames_read(in->frames, first << e->page_shift, buf->mem,
 			    n << e->page_shift);
 	mkw__fill_zero_tail(in, first, n, buf->mem);
-	mkw__page_unlock_run(in, first, n, PG_WRITABLE);
+	if (!MKW__MUTANT(SNAPSHOT_UNLOCKED))
+		mkw__page_unlock_run(in, first, n, PG_WRITABLE);
 	return n;
 }
 
