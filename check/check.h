@@ -90,6 +90,7 @@ struct target {
 #define WAY_DSYNC 0x4u		/* RWF_DSYNC */
 #define WAY_NOWAIT 0x8u		/* RWF_NOWAIT: may say -EAGAIN */
 #define WAY_COPY 0x10u		/* copy_file_range() from or to another file */
+#define WAY_DONTCACHE 0x20u	/* RWF_DONTCACHE: dropped from the cache at once */
 
 /* What others do to a file's cache and mappings. */
 enum disturb {

@@ -13,8 +13,8 @@
  *   hot          everything but truncate, on a few pages
  *   punch        the same, with many punches, and allocations
  *   truncate     the same with truncate, around the end of the file
- *   ways         reads and writes by a ring, by copy_file_range(), with RWF_DSYNC
- *                and RWF_NOWAIT, while caches and mappings are taken away
+ *   ways         reads and writes by a ring, by copy_file_range(), with RWF_DSYNC,
+ *                RWF_NOWAIT and RWF_DONTCACHE, while caches and mappings are taken away
  *   shift        loads, stores, reads, writes while one thread collapses and inserts
  *                pages, so that all that is behind them moves
  *   wide         everything, all over the file, which is larger than the smallest
@@ -319,7 +319,7 @@ static unsigned choose_way(struct worker *w, enum op_kind kind)
 	if (kind_reads(kind))
 		have &= ~WAY_DSYNC;
 	if (kind == OP_DIRECT_READ || kind == OP_DIRECT_WRITE)
-		have &= ~WAY_COPY;
+		have &= ~(WAY_COPY | WAY_DONTCACHE);
 	if (!have)
 		return 0;
 	do

@@ -27,6 +27,10 @@
 
 #include "check/fsname.h"
 
+#ifndef RWF_DONTCACHE		/* Linux 6.14 */
+#define RWF_DONTCACHE 0x80
+#endif
+
 struct kernel {
 	int fd, direct_fd;
 	void *map;
@@ -155,7 +159,8 @@ static ssize_t transfer(struct target *t, bool write, void *buf, size_t len,
 	struct kernel *k = t->priv;
 	int fd = way & WAY_DIRECT ? k->direct_fd : k->fd;
 	int flags = (way & WAY_DSYNC ? RWF_DSYNC : 0) |
-		    (way & WAY_NOWAIT ? RWF_NOWAIT : 0);
+		    (way & WAY_NOWAIT ? RWF_NOWAIT : 0) |
+		    (way & WAY_DONTCACHE ? RWF_DONTCACHE : 0);
 	struct iovec iov = { buf, len };
 	struct lane *lane;
 	ssize_t n;
@@ -193,7 +198,7 @@ static ssize_t kernel_pwrite(struct target *t, const void *buf, size_t len,
 static unsigned find_ways(struct target *t)
 {
 	static const unsigned all[] = { WAY_URING, WAY_DSYNC, WAY_NOWAIT,
-					WAY_COPY };
+					WAY_COPY, WAY_DONTCACHE };
 	uint64_t word = 0;
 	unsigned have = 0;
 
