@@ -17,6 +17,9 @@ void mkw__win_freeze(struct stage *s)
 {
 	struct act store = { .kind = ACT_STORE, .off = (off_t)(LEN / 2),
 			     .value = win_word(TAG_STORE, LEN / 2 / 8) };
+	/* The page is dirty when the freeze comes: it is to be written, and protected. */
+	struct act before = { .kind = ACT_STORE, .off = store.off + 8,
+			      .value = win_word(TAG_STORE, LEN / 2 / 8 + 1) };
 	struct act look = { .kind = ACT_READ, .way = WAY_DIRECT,
 			    .off = store.off, .len = s->page };
 	struct view v[VIEWS];
@@ -31,6 +34,7 @@ void mkw__win_freeze(struct stage *s)
 	look.buf = buf;
 	mkw__win_setup(s, LEN);
 	mkw__win_warm(s, 0, LEN);
+	mkw__act_do(s, &before);
 	r = s->t.ops->freeze(&s->t, true);
 	if (r)
 		mkw__win_end(s, WIN_SKIPPED, "freeze: %s", strerror(-r));

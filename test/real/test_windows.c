@@ -146,11 +146,23 @@ static void engine_punch_leaves_frames(void **state)
 		    WIN_RESURRECTED);
 }
 
-/* The slow device holds the fault; a bug of punch shows there, too. */
+/* The slow device holds a fault, and is frozen; bugs show there, too. */
 static void engine_on_slow_device(void **state)
 {
+	static const struct {
+		const char *window;
+		enum mkw__mutant mutant;
+		enum win_verdict verdict;
+	} cases[] = {
+		{ "fault-punch", MKW__MUTANT_NONE, WIN_EXCLUDED },
+		{ "fault-punch", MKW__MUTANT_PUNCH_LEAVES_FRAMES, WIN_RESURRECTED },
+		{ "freeze-store", MKW__MUTANT_NONE, WIN_EXCLUDED },
+		/* Let in. */
+		{ "freeze-store", MKW__MUTANT_FREEZE_UNWRITTEN, WIN_COHERENT },
+	};
+	enum { CASES = sizeof(cases) / sizeof(cases[0]) };
 	struct check_config cfg = CHECK_CONFIG_INIT;
-	struct win_result sound, broken;
+	struct win_result res[CASES];
 	struct slow slow;
 
 	(void)state;
@@ -164,15 +176,16 @@ static void engine_on_slow_device(void **state)
 	cfg.target_ops = &mkw__check_engine_target;
 	cfg.dir = dir();
 	cfg.slow = &slow;
-	mkw__window_run(mkw__window_find("fault-punch"), &cfg, &sound);
-	mkw__testing.mutant = MKW__MUTANT_PUNCH_LEAVES_FRAMES;
-	mkw__window_run(mkw__window_find("fault-punch"), &cfg, &broken);
+	for (unsigned i = 0; i < CASES; i++) {
+		mkw__testing.mutant = cases[i].mutant;
+		mkw__window_run(mkw__window_find(cases[i].window), &cfg, &res[i]);
+	}
 	mkw__testing.mutant = MKW__MUTANT_NONE;
 	mkw__slow_stop(&slow);
-	print_message("sound: %s\nbroken: %s\n", sound.evidence,
-		      broken.evidence);
-	assert_int_equal(sound.verdict, WIN_EXCLUDED);
-	assert_int_equal(broken.verdict, WIN_RESURRECTED);
+	for (unsigned i = 0; i < CASES; i++) {
+		print_message("%s: %s\n", cases[i].window, res[i].evidence);
+		assert_int_equal(res[i].verdict, cases[i].verdict);
+	}
 }
 
 /* ---- the fake -------------------------------------------------------------------- */
