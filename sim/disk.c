@@ -49,7 +49,6 @@ struct sim_disk {
 };
 
 struct store {
-	struct mkw__store st;
 	struct sim_disk *disk;
 	bool open, owner;
 };
@@ -57,10 +56,10 @@ struct store {
 /* A request of a loop. */
 struct request {
 	TAILQ_ENTRY(request) link;	/* waits for a device, or is free */
-	struct mkw__os_loop *loop;
-	struct mkw__os_io *io;
+	struct mkw_io *io;
 	struct sim_disk *disk;
 	struct op op;
+	bool write;
 	size_t moved;
 	bool late;
 	int fails;			/* before its last blocks */
@@ -365,16 +364,16 @@ static bool request_move(struct request *r)
 	if (r->moved == r->io->len)
 		return false;
 	n = some_blocks(off, r->io->len - r->moved);
-	if (r->fails && (!r->io->write || r->moved + n >= r->io->len)) {
+	if (r->fails && (!r->write || r->moved + n >= r->io->len)) {
 		r->res = r->fails;
 		return false;
 	}
-	if (r->io->write)
+	if (r->write)
 		r->res = platter_write(r->disk, off,
 				       (char *)r->io->buf + r->moved, n);
 	else
 		platter_read(r->disk, off, (char *)r->io->buf + r->moved, n);
-	sim_trace(r->io->write ? ".disk: writes [%llu, %llu)" :
+	sim_trace(r->write ? ".disk: writes [%llu, %llu)" :
 				 ".disk: reads [%llu, %llu)", off, off + n, 0);
 	r->moved = r->res ? r->io->len : r->moved + n;
 	return true;
@@ -383,10 +382,10 @@ static bool request_move(struct request *r)
 static void request_end(struct request *r)
 {
 	op_end(r->disk, &r->op);
-	r->disk->failed_writes += r->io->write && r->res;
-	sim_trace(r->io->write ? "disk: wrote [%llu, %llu)" : "disk: read [%llu, %llu)",
+	r->disk->failed_writes += r->write && r->res;
+	sim_trace(r->write ? "disk: wrote [%llu, %llu)" : "disk: read [%llu, %llu)",
 		  r->io->off, r->io->off + r->io->len, 0);
-	sim_loop_ended(r->loop, r->io, r->res);
+	mkw_io_done(r->io, r->res ? r->res : (ssize_t)r->io->len);
 	TAILQ_INSERT_HEAD(&free_requests, r, link);
 }
 
@@ -472,13 +471,11 @@ static void request_start(struct request *r)
 	sim_wake(devices[i].task);
 }
 
-static void store_submit(struct mkw__store *st, struct mkw__os_loop *l,
-			 struct mkw__os_io *io)
+static void submit(struct sim_disk *d, bool write, struct mkw_io *io)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	struct request *r;
 
-	sim_step(io->write ? "submits write of [%llu, %llu)" :
+	sim_step(write ? "submits write of [%llu, %llu)" :
 			     "submits read of [%llu, %llu)",
 		 io->off, io->off + io->len, 0);
 	r = TAILQ_FIRST(&free_requests);
@@ -486,24 +483,25 @@ static void store_submit(struct mkw__store *st, struct mkw__os_loop *l,
 		TAILQ_REMOVE(&free_requests, r, link);
 	else
 		r = sim_machine_alloc(sizeof(*r));
-	*r = (struct request){ .loop = l, .io = io, .disk = d };
-	op_begin(d, &r->op, io->write ? OP_WRITE : OP_READ, io->off,
+	*r = (struct request){ .io = io, .disk = d, .write = write };
+	op_begin(d, &r->op, write ? OP_WRITE : OP_READ, io->off,
 		 io->off + io->len);
-	r->fails = fail(d, io->write ? SIM_DISK_WRITE : SIM_DISK_READ);
+	r->fails = fail(d, write ? SIM_DISK_WRITE : SIM_DISK_READ);
 	r->late = sim_odd(32);
-	sim_loop_started(l);
 	request_start(r);
 }
 
 /* ---- blocking calls --------------------------------------------------- */
 
-static int store_own(struct mkw__store *st)
+static int store_own(void *arg, int writable, uint64_t *len)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
+	struct store *s = arg;
 
-	if (d->owned)
+	(void)writable;
+	if (s->disk->owned)
 		return -EBUSY;
-	d->owned = ((struct store *)st)->owner = true;
+	s->disk->owned = s->owner = true;
+	*len = s->disk->len;
 	return 0;
 }
 
@@ -535,9 +533,8 @@ static int move(struct sim_disk *d, bool write, uint64_t off, char *buf,
 	return err;
 }
 
-static int store_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+static int read_now(struct sim_disk *d, uint64_t off, void *buf, size_t len)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	struct op op;
 	int err;
 
@@ -551,17 +548,15 @@ static int store_read(struct mkw__store *st, uint64_t off, void *buf, size_t len
 	return err;
 }
 
-static int store_write(struct mkw__store *st, uint64_t off, const void *buf,
-		       size_t len)
+static int write_now(struct sim_disk *d, uint64_t off, void *buf, size_t len)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	struct op op;
 	int err, fails;
 
 	sim_step("store write of [%llu, %llu)", off, off + len, 0);
 	op_begin(d, &op, OP_WRITE, off, off + len);
 	fails = fail(d, SIM_DISK_WRITE);
-	err = move(d, true, off, (char *)(uintptr_t)buf, 
+	err = move(d, true, off, buf,
 		   fails ? len / 2 / SIM_BLOCK * SIM_BLOCK : len);
 	if (!err)
 		err = fails;
@@ -570,9 +565,8 @@ static int store_write(struct mkw__store *st, uint64_t off, const void *buf,
 	return err;
 }
 
-static int store_flush(struct mkw__store *st)
+static int flush(struct sim_disk *d)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	uint64_t serial = d->cache ? sim_cache_flush_begin(d->cache) : 0;
 
 	sim_step("store flush", 0, 0, 0);
@@ -584,9 +578,8 @@ static int store_flush(struct mkw__store *st)
 	return 0;
 }
 
-static int store_resize(struct mkw__store *st, uint64_t len)
+static int resize(struct sim_disk *d, uint64_t len)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	uint64_t old = d->len, keep;
 	struct op op;
 
@@ -624,10 +617,9 @@ static int store_resize(struct mkw__store *st, uint64_t len)
 }
 
 /* Zeroes, piece by piece; 'allocated' becomes that of the whole blocks. */
-static int take(struct mkw__store *st, const char *what, uint64_t off,
+static int take(struct sim_disk *d, const char *what, uint64_t off,
 		uint64_t len, bool allocated)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	uint64_t at = off, end = off + len;
 	struct op op;
 	int err = 0, fails;
@@ -653,16 +645,6 @@ static int take(struct mkw__store *st, const char *what, uint64_t off,
 	return err ? err : fails;
 }
 
-static int store_punch(struct mkw__store *st, uint64_t off, uint64_t len)
-{
-	return take(st, "store punch of [%llu, %llu)", off, len, false);
-}
-
-static int store_zero(struct mkw__store *st, uint64_t off, uint64_t len)
-{
-	return take(st, "store zero of [%llu, %llu)", off, len, true);
-}
-
 /* Blocks from `from` on become those from `to` on; the ones between are holes. */
 static void move_blocks(struct sim_disk *d, uint64_t from, uint64_t to)
 {
@@ -681,10 +663,9 @@ static void move_blocks(struct sim_disk *d, uint64_t from, uint64_t to)
 		d->used += d->allocated[b];
 }
 
-static int shift(struct mkw__store *st, const char *what, uint64_t off,
+static int shift(struct sim_disk *d, const char *what, uint64_t off,
 		 uint64_t len, bool out)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	struct op op;
 	int err;
 
@@ -708,20 +689,8 @@ static int shift(struct mkw__store *st, const char *what, uint64_t off,
 	return err;
 }
 
-static int store_collapse(struct mkw__store *st, uint64_t off, uint64_t len)
+static int allocate(struct sim_disk *d, uint64_t off, uint64_t len)
 {
-	return shift(st, "store collapse of [%llu, %llu)", off, len, true);
-}
-
-static int store_insert(struct mkw__store *st, uint64_t off, uint64_t len)
-{
-	return shift(st, "store insert of [%llu, %llu)", off, len, false);
-}
-
-static int store_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
-{
-	struct sim_disk *d = ((struct store *)st)->disk;
-
 	sim_step("store allocate of [%llu, %llu)", off, off + len, 0);
 	touch_blocks(SIM_O_BLOCK, d, off, off + len, SIM_WRITE);
 	grow(d, off + len);
@@ -738,10 +707,10 @@ static int store_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
 }
 
 /* One run at a time, often not all of it; what it says may be old when it ends. */
-static int store_blocks(struct mkw__store *st, uint64_t off, uint64_t end,
-			struct mkw__run *run)
+static int store_blocks(void *arg, uint64_t off, uint64_t end,
+			struct mkw_store_run *run)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
+	struct sim_disk *d = ((struct store *)arg)->disk;
 	uint64_t b = off / SIM_BLOCK, stop = (end + SIM_BLOCK - 1) / SIM_BLOCK;
 
 	sim_step("store: where are blocks of [%llu, %llu)?", off, end, 0);
@@ -753,16 +722,15 @@ static int store_blocks(struct mkw__store *st, uint64_t off, uint64_t end,
 	while (b < stop && d->allocated[b])
 		b++;
 	run->end = b * SIM_BLOCK < end ? b * SIM_BLOCK : end;
-	run->shared = false;
+	run->shared = 0;
 	if (run->off >= end)
 		run->off = run->end = end;
 	sim_step(".store: of [%llu, %llu)", run->off, run->end, 0);
 	return 0;
 }
 
-static int store_release(struct mkw__store *st, uint64_t off, uint64_t len)
+static int release(struct sim_disk *d, uint64_t off, uint64_t len)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
 	struct op op;
 
 	sim_step("store release of [%llu, %llu)", off, off + len, 0);
@@ -780,9 +748,9 @@ static int store_release(struct mkw__store *st, uint64_t off, uint64_t len)
 	return 0;
 }
 
-static int store_length(struct mkw__store *st, uint64_t *len)
+static int store_length(void *arg, uint64_t *len)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
+	struct sim_disk *d = ((struct store *)arg)->disk;
 
 	sim_step(".store: what is the length?", 0, 0, 0);
 	sim_touch(SIM_O_DISK, d, 0, SIM_READ);
@@ -790,21 +758,95 @@ static int store_length(struct mkw__store *st, uint64_t *len)
 	return 0;
 }
 
-static int64_t store_seek(struct mkw__store *st, uint64_t off, bool data)
+static int64_t store_seek(void *arg, uint64_t off, int data)
 {
-	struct sim_disk *d = ((struct store *)st)->disk;
+	struct sim_disk *d = ((struct store *)arg)->disk;
 
 	sim_step(".store seek from %llu", off, 0, 0);
 	touch_blocks(SIM_O_BLOCK, d, 0, UINT64_MAX, SIM_READ);
 	for (uint64_t at = off; at < d->len; at = (at / SIM_BLOCK + 1) * SIM_BLOCK)
-		if (!!d->allocated[at / SIM_BLOCK] == data)
+		if (!d->allocated[at / SIM_BLOCK] == !data)
 			return (int64_t)at;
 	return data ? -ENXIO : (int64_t)d->len;
 }
 
-static void store_close(struct mkw__store *st)
+/* ---- operations of the interface -------------------------------------- */
+
+static struct sim_disk *disk_of(void *arg)
 {
-	struct store *s = (struct store *)st;
+	return ((struct store *)arg)->disk;
+}
+
+static void move_op(struct sim_disk *d, bool write, struct mkw_io *io)
+{
+	int err;
+
+	if (!(io->flags & MKW_IO_MAY_BLOCK)) {
+		submit(d, write, io);
+		return;
+	}
+	err = write ? write_now(d, io->off, io->buf, io->len) :
+		      read_now(d, io->off, io->buf, io->len);
+	mkw_io_done(io, err ? err : (ssize_t)io->len);
+}
+
+static void store_read(void *arg, struct mkw_io *io)
+{
+	move_op(disk_of(arg), false, io);
+}
+
+static void store_write(void *arg, struct mkw_io *io)
+{
+	move_op(disk_of(arg), true, io);
+}
+
+static void store_flush(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, flush(disk_of(arg)));
+}
+
+static void store_resize(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, resize(disk_of(arg), io->len));
+}
+
+static void store_punch(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, take(disk_of(arg), "store punch of [%llu, %llu)",
+			     io->off, io->len, false));
+}
+
+static void store_zero(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, take(disk_of(arg), "store zero of [%llu, %llu)",
+			     io->off, io->len, true));
+}
+
+static void store_collapse(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, shift(disk_of(arg), "store collapse of [%llu, %llu)",
+			      io->off, io->len, true));
+}
+
+static void store_insert(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, shift(disk_of(arg), "store insert of [%llu, %llu)",
+			      io->off, io->len, false));
+}
+
+static void store_allocate(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, allocate(disk_of(arg), io->off, io->len));
+}
+
+static void store_release(void *arg, struct mkw_io *io)
+{
+	mkw_io_done(io, release(disk_of(arg), io->off, io->len));
+}
+
+static void store_close(void *arg)
+{
+	struct store *s = arg;
 
 	if (!s->open)
 		sim_violation("a store is closed twice");
@@ -817,11 +859,11 @@ static void store_close(struct mkw__store *st)
 	s->disk->owned = false;
 }
 
-static const struct mkw__store_ops ops = {
+static const struct mkw_store_ops ops = {
+	MKW_STORE_OPS_INIT,
 	.own = store_own,
 	.read = store_read,
 	.write = store_write,
-	.submit = store_submit,
 	.flush = store_flush,
 	.resize = store_resize,
 	.punch = store_punch,
@@ -839,19 +881,20 @@ static const struct mkw__store_ops ops = {
 struct mkw__store *sim_disk_store(struct sim_disk *d)
 {
 	struct store *s = sim_machine_alloc(sizeof(*s));
-	uint64_t ino = 1;
+	struct mkw_store_info info = MKW_STORE_INFO_INIT;
+	struct mkw__store *st;
 
+	info.len = d->len;
+	info.align = info.block = SIM_BLOCK;
+	info.flags = MKW_STORE_RESERVES | MKW_STORE_DIRECT |
+		     MKW_STORE_USER_MEMORY | MKW_STORE_ANY_CONTEXT;
+	info.id[0] = info.id[1] = 1;
 	for (struct sim_disk *other = disks; other != d; other = other->next)
-		ino++;
-	*s = (struct store){
-		.st = {
-			.ops = &ops, .len = d->len, .direct_align = SIM_BLOCK,
-			.memory_align = 1, .block = SIM_BLOCK, .reserves = true,
-			.direct = true, .dev = 1, .ino = ino,
-		},
-		.disk = d, .open = true,
-	};
-	return &s->st;
+		info.id[1]++;
+	*s = (struct store){ .disk = d, .open = true };
+	if (mkw__store_make(&ops, &info, s, true, &st))
+		sim_violation("the disk is no store to the engine");
+	return st;
 }
 
 void sim_disk_reset(void)

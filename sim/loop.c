@@ -128,15 +128,15 @@ void mkw__os_loop_kick(struct mkw__os_loop *l)
 	sim_loop_notify(l);
 }
 
-void sim_loop_started(struct mkw__os_loop *l)
+void mkw__os_loop_begin(struct mkw__os_loop *l)
 {
 	if (++l->in_flight > l->depth)
 		sim_violation("task %s puts I/O number %u in flight on a loop of depth %u",
 			      sim_task_self()->name, l->in_flight, l->depth);
 }
 
-/* io is in flight and ends now. */
-void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
+/* io is in flight and ends now. (No step: whoever ends it has just made one.) */
+void mkw__os_loop_post(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
 {
 	if (l->ready_tail - l->ready_head == READY_MAX)
 		sim_violation("more than %u ended I/Os wait on a loop", READY_MAX);
@@ -144,13 +144,6 @@ void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
 	l->ready[l->ready_tail % READY_MAX].io = io;
 	l->ready[l->ready_tail++ % READY_MAX].res = res;
 	sim_loop_notify(l);
-}
-
-void mkw__os_loop_post(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
-{
-	sim_step(".post", 0, 0, 0);
-	sim_loop_started(l);
-	sim_loop_ended(l, io, res);
 }
 
 void mkw__os_loop_rw(struct mkw__os_loop *l, struct mkw__os_io *io)

@@ -150,9 +150,6 @@ bool sim_mmu_pending(struct mkw__os_mmu *mmu);
 void sim_mmu_attach(struct mkw__os_mmu *mmu, struct mkw__os_loop *l);
 /* A message has come for a mmu that l watches. */
 void sim_loop_notify(struct mkw__os_loop *l);
-/* An I/O is in flight; it ends, with its callback in the loop's next wait. */
-void sim_loop_started(struct mkw__os_loop *l);
-void sim_loop_ended(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
 unsigned sim_loops_open(void);
 void sim_loop_reset(void);
 /*

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening a file of the host: the only place where the library names a store.
+ * Opening a file of the host, the only place where the library names a store; or of
+ * a store of the program's.
  *
  * O_TRUNC is done by the engine once it owns the file, not by open(2): a file that
  * somebody else holds must not lose its contents to an -EBUSY.
@@ -68,6 +69,32 @@ int mkw_file_open_fd(struct mkw_engine *engine, int fd, struct mkw_file **out)
 	r = mkw__hostfile_open_fd(fd, &st);
 	if (!r)
 		r = attach(engine, st, !st->read_only, false, out);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
+int mkw_file_open_store(struct mkw_engine *engine,
+			const struct mkw_store_ops *ops,
+			const struct mkw_store_info *info, void *arg, int flags,
+			struct mkw_file **out)
+{
+	int access = flags & O_ACCMODE;
+	struct mkw__os_sigmask mask;
+	struct mkw__store *st;
+	int r;
+
+	if (!engine || !ops || !info || !out || (flags & ~(O_ACCMODE | O_TRUNC)) ||
+	    (access != O_RDONLY && access != O_RDWR) ||
+	    (access == O_RDONLY && (flags & O_TRUNC)))
+		return -EINVAL;
+	if (mkw__engine_inherited(engine))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	r = mkw__store_make(ops, info, arg, access == O_RDWR, &st);
+	if (!r)
+		r = attach(engine, st, access == O_RDWR, flags & O_TRUNC, out);
+	else if (r != -EINVAL && ops->close)
+		ops->close(arg);
 	mkw__os_signals_restore(&mask);
 	return r;
 }

@@ -16,6 +16,8 @@
  *           for nothing), and CLEAN or DIRTY as they were: bytes beside the
  *           range that only the frame has are written back as ever.
  *
+ * A store that is not to touch the caller's memory (MKW_STORE_USER_MEMORY) gets a copy.
+ *
  * When the store write fails nobody knows what the store holds: the frames of the
  * range become DIRTY, and their bytes will be written again.
  */
@@ -43,12 +45,43 @@ static bool run_at(struct mkw__inode *in, uint64_t pos, uint64_t end,
 	return present;
 }
 
+/* Absent pages, through a private copy. */
+static int read_copied(struct mkw__inode *in, void *dst, uint64_t pos, size_t len)
+{
+	struct mkw__buf *buf = mkw__pool_buf_wait(in->engine);
+	struct mkw__ubuf u;
+	int r = mkw__store_read(in->store, pos, buf->mem, len);
+
+	if (!r)
+		r = mkw__ubuf_begin(&u, dst, len);
+	if (!r) {
+		r = mkw__os_user_write(dst, buf->mem, len);
+		mkw__ubuf_end(&u);
+	}
+	mkw__pool_buf_put(in->engine, buf);
+	return r;
+}
+
+/* The store's bytes straight into the caller's memory, or the frames'. */
+static int read_straight(struct mkw__inode *in, bool present, void *dst,
+			 uint64_t pos, size_t len)
+{
+	struct mkw__ubuf u;
+	int r = mkw__ubuf_begin(&u, dst, len);
+
+	if (r)
+		return r;
+	r = present ? mkw__os_frames_read(in->frames, pos, dst, len) :
+		      mkw__store_read(in->store, pos, dst, len);
+	mkw__ubuf_end(&u);
+	return r;
+}
+
 ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 			 uint64_t off, unsigned flags)
 {
 	struct mkw_engine *e = in->engine;
 	size_t done = 0, n;
-	struct mkw__ubuf u;
 	bool present;
 	int r = 0;
 
@@ -60,14 +93,14 @@ ssize_t mkw__direct_read(struct mkw__inode *in, void *buf, size_t len,
 			r = -EAGAIN;
 			break;
 		}
-		r = mkw__ubuf_begin(&u, dst, n);
-		if (r)
+		if (present || in->store->user_memory) {
+			r = read_straight(in, present, dst, off + done, n);
+		} else {
+			n = mkw__min(n, (MKW__IO_PAGES - 1) * e->page);
+			r = read_copied(in, dst, off + done, n);
+		}
+		if (r == -EXDEV)
 			return r;
-		if (present)
-			r = mkw__os_frames_read(in->frames, off + done, dst, n);
-		else
-			r = in->store->ops->read(in->store, off + done, dst, n);
-		mkw__ubuf_end(&u);
 		if (!r && !present)
 			mkw__map_lift_poison(in, mkw__page_of(e, off + done),
 					     mkw__pages_up(e, off + done + n));
@@ -95,9 +128,9 @@ static void lock_run(struct mkw__inode *in, uint64_t first, uint64_t end)
 	mkw__mutex_unlock(&in->tree);
 }
 
-/* Up to a buffer's worth of present pages, through a private copy. */
-static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
-			 size_t len)
+/* Up to a buffer's worth of pages, present or not, through a private copy. */
+static int write_copied(struct mkw__inode *in, bool present, const void *src,
+			uint64_t pos, size_t len)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t first = mkw__page_of(e, pos);
@@ -113,10 +146,10 @@ static int write_present(struct mkw__inode *in, const void *src, uint64_t pos,
 	}
 	if (r)
 		goto out;
-	r = in->store->ops->write(in->store, pos, buf->mem, len);
+	r = mkw__store_write(in->store, pos, buf->mem, len);
 	if (r) {
 		mkw__page_dirty_range(in, first, end);
-	} else if (!MKW__MUTANT(DIRECT_LEAVES_FRAMES)) {
+	} else if (present && !MKW__MUTANT(DIRECT_LEAVES_FRAMES)) {
 		lock_run(in, first, end);
 		mkw__os_frames_write(in->frames, pos, buf->mem, len);
 		mkw__page_unlock_run(in, first, end - first, 0);
@@ -134,7 +167,7 @@ static int write_absent(struct mkw__inode *in, const void *src, uint64_t pos,
 
 	if (r)
 		return r;
-	r = in->store->ops->write(in->store, pos, src, len);
+	r = mkw__store_write(in->store, pos, src, len);
 	mkw__ubuf_end(&u);
 	return r;
 }
@@ -146,6 +179,7 @@ ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
 	uint64_t end = off + len;
 	struct mkw__blocks_op op;
 	size_t done = 0, n;
+	bool present;
 	int r = 0;
 
 	if (flags & MKW_NOWAIT)
@@ -162,10 +196,11 @@ ssize_t mkw__direct_write(struct mkw__inode *in, const void *buf, size_t len,
 	while (done < len && !r) {
 		const void *src = mkw__os_at(buf, done);
 
-		if (run_at(in, off + done, end, &n)) {
+		present = run_at(in, off + done, end, &n);
+		if (present || !in->store->user_memory) {
 			/* A buffer holds whole pages from the first one's start. */
 			n = mkw__min(n, (MKW__IO_PAGES - 1) * e->page);
-			r = write_present(in, src, off + done, n);
+			r = write_copied(in, present, src, off + done, n);
 		} else {
 			r = write_absent(in, src, off + done, n);
 		}

@@ -249,7 +249,8 @@ struct mkw__fault {
 	struct mkw__range_req ticket;
 	struct mkw__range_req gate;
 	struct mkw__os_io io;
-	struct mkw__os_event event;	/* in-thread: resumed */
+	struct mkw__os_event event;	/* in-thread: resumed, or read */
+	int read_error;			/* in-thread: how the read ended */
 	void (*resume)(struct mkw__fault *f);
 	struct mkw_engine *engine;
 	struct mkw__os_mmu *mmu;

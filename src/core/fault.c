@@ -815,6 +815,30 @@ static void fill_done(struct mkw__os_io *io, int res)
 	mkw__pager_finish(f, filled(f, res));
 }
 
+static void read_done(struct mkw__os_io *io, int res)
+{
+	struct mkw__fault *f = MKW__CONTAINER(io, struct mkw__fault, io);
+
+	f->read_error = res;
+	mkw__os_event_set(&f->event);
+}
+
+/*
+ * For a store that a signal handler may not call: the handler waits. Nobody else has
+ * the event in hand, since a fault that fills stands in no queue.
+ */
+static int read_by_pager(struct mkw__fault *f)
+{
+	f->io = (struct mkw__os_io){ .done = read_done,
+				     .off = f->fill_first << f->engine->page_shift,
+				     .buf = f->buf->mem,
+				     .len = f->fill_pages << f->engine->page_shift };
+	mkw__store_submit_by(f->inode->store, f->engine->pager.loop, &f->io);
+	mkw__os_event_wait(&f->event);
+	mkw__os_event_reset(&f->event);
+	return f->read_error;
+}
+
 static enum mkw__fault_end fill(struct mkw__fault *f)
 {
 	struct mkw_engine *e = f->engine;
@@ -822,16 +846,17 @@ static enum mkw__fault_end fill(struct mkw__fault *f)
 	uint64_t off = f->fill_first << e->page_shift;
 	size_t len = f->fill_pages << e->page_shift;
 
+	if (f->in_thread && st->any_context)
+		return filled(f, mkw__store_read(st, off, f->buf->mem, len));
 	if (f->in_thread)
-		return filled(f, st->ops->read(st, off, f->buf->mem,
-							  len));
+		return filled(f, read_by_pager(f));
 	f->parked = true;
 	note_park(f, MKW__PARK_FILL);
 	f->io = (struct mkw__os_io){ .done = fill_done,
 				     .off = off,
 				     .buf = f->buf->mem,
 				     .len = len };
-	st->ops->submit(st, e->pager.loop, &f->io);
+	mkw__store_submit(st, e->pager.loop, &f->io);
 	return FAULT_PARKED;
 }
 
@@ -847,7 +872,7 @@ void mkw__fault_reserve(struct mkw__fault *f)
 
 static int reserve(struct mkw__fault *f)
 {
-	if (f->in_thread) {
+	if (f->in_thread && f->inode->store->any_context) {
 		mkw__fault_reserve(f);
 		return STEP_AGAIN;
 	}

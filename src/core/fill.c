@@ -138,7 +138,7 @@ int mkw__fill_sync(struct mkw__inode *in, uint64_t idx, size_t max)
 		mkw__pool_buf_put(e, buf);
 		return absent ? -ENOBUFS : 0;
 	}
-	r = in->store->ops->read(in->store, idx << e->page_shift, buf->mem,
+	r = mkw__store_read(in->store, idx << e->page_shift, buf->mem,
 				 n << e->page_shift);
 	mkw__count(&e->count.fills, 1);
 	mkw__count(&e->count.fill_pages, n);

@@ -200,7 +200,7 @@ int mkw__hole_punch(struct mkw__inode *in, uint64_t off, uint64_t len)
 	end = mkw__min(off + len,
 		       atomic_load_explicit(&in->size, memory_order_acquire));
 	if (off < end)
-		r = take_locked(in, off, end, in->store->ops->punch,
+		r = take_locked(in, off, end, mkw__store_punch,
 				TOOK_AWAY);
 	mkw__excl_unlock(in, &x);
 leave:
@@ -222,7 +222,7 @@ int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
 		goto leave;
 	end = mkw__min(off + len, size);
 	if (off < end)
-		r = take_locked(in, off, end, in->store->ops->zero,
+		r = take_locked(in, off, end, mkw__store_zero,
 				TOOK_ALLOCATED);
 	/* Past the old end it is allocated, and zero by being new. */
 	if (!r && off + len > size) {

@@ -92,14 +92,14 @@ void mkw__inode_end_visits(struct mkw_engine *e)
 	mkw__mutex_unlock(&e->pool.mutex);
 }
 
-static struct mkw__inode *inode_find(struct mkw_engine *e, uint64_t dev,
-				     uint64_t ino)
+static struct mkw__inode *inode_find(struct mkw_engine *e,
+				     const struct mkw__store *st)
 {
 	struct mkw__inode *in;
 
 	mkw__mutex_lock(&e->pool.mutex);
 	TAILQ_FOREACH(in, &e->inodes, link)
-		if (in->store->dev == dev && in->store->ino == ino)
+		if (mkw__store_same(in->store, st))
 			break;
 	mkw__mutex_unlock(&e->pool.mutex);
 	return in;
@@ -112,7 +112,7 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 	struct mkw__inode *in;
 	int r;
 
-	r = st->ops->own(st);
+	r = mkw__store_own(st);
 	if (r)
 		return r;
 	in = mkw__os_zalloc(sizeof(*in));
@@ -195,7 +195,7 @@ static void inode_free(struct mkw__inode *in)
 		mkw__page_set_locked(in, idx, 0);
 	mkw__mutex_unlock(&in->tree);
 	mkw__os_frames_destroy(in->frames);
-	in->store->ops->close(in->store);
+	mkw__store_close(in->store);
 	mkw__os_free(in);
 }
 
@@ -230,11 +230,11 @@ int mkw__file_attach(struct mkw_engine *e, struct mkw__store *st, bool writable,
 
 	file = mkw__os_zalloc(sizeof(*file));
 	if (!file) {
-		st->ops->close(st);
+		mkw__store_close(st);
 		return -ENOMEM;
 	}
 	mkw__mutex_lock(&e->files);
-	in = inode_find(e, st->dev, st->ino);
+	in = inode_find(e, st);
 	if (in && writable && !in->writable)
 		r = -EACCES;
 	else if (!in)
@@ -250,7 +250,7 @@ int mkw__file_attach(struct mkw_engine *e, struct mkw__store *st, bool writable,
 	mkw__mutex_unlock(&e->files);
 
 	if (r || in->store != st)
-		st->ops->close(st);
+		mkw__store_close(st);
 	if (r) {
 		mkw__os_free(file);
 		return r;

@@ -111,7 +111,7 @@ static int read_past(struct mkw__inode *in, void *dst, uint64_t pos,
 	end = mkw__min(end, first + MKW__IO_PAGES * e->page);
 	*len = end - pos;
 	buf = mkw__pool_buf_wait(e);
-	r = in->store->ops->read(in->store, first, buf->mem,
+	r = mkw__store_read(in->store, first, buf->mem,
 				 byte_of(in, mkw__pages_up(e, end)) - first);
 	if (!r)
 		r = mkw__ubuf_begin(&u, dst, *len);
@@ -325,7 +325,7 @@ static int write_past(struct mkw__inode *in, struct mkw__excl *x,
 		goto out;
 	bytes = mkw__min(byte_of(in, idx), size) - byte_of(in, first);
 	if (pos != byte_of(in, first) || *len != bytes)
-		r = in->store->ops->read(in->store, byte_of(in, first),
+		r = mkw__store_read(in->store, byte_of(in, first),
 					 buf->mem, (idx - first) << e->page_shift);
 	if (!r)
 		r = mkw__ubuf_begin(&u, src, *len);
@@ -334,7 +334,7 @@ static int write_past(struct mkw__inode *in, struct mkw__excl *x,
 	r = mkw__os_user_read(buf->mem + (pos - byte_of(in, first)), src, *len);
 	mkw__ubuf_end(&u);
 	if (!r)
-		r = in->store->ops->write(in->store, byte_of(in, first),
+		r = mkw__store_write(in->store, byte_of(in, first),
 					  buf->mem, bytes);
 	mkw__map_lift_poison(in, first, idx);
 	mkw__count(&e->count.cache_bypasses, idx - first);

@@ -35,7 +35,7 @@ static int64_t seek_data(struct mkw__inode *in, uint64_t off, uint64_t size)
 	struct mkw_engine *e = in->engine;
 	uint64_t pages = mkw__pages_up(e, size);
 	uint64_t dirty = next_dirty(in, mkw__page_of(e, off), pages);
-	int64_t stored = in->store->ops->seek(in->store, off, true);
+	int64_t stored = mkw__store_seek(in->store, off, true);
 
 	if ((stored < 0 && stored != -ENXIO) || dirty >= pages)
 		return stored;
@@ -57,7 +57,7 @@ static int64_t seek_hole(struct mkw__inode *in, uint64_t off, uint64_t size)
 			off = end << e->page_shift;
 			continue;
 		}
-		hole = in->store->ops->seek(in->store, off, false);
+		hole = mkw__store_seek(in->store, off, false);
 		/* A hole right here, of a page that was not dirty before. */
 		if (hole < 0 || (uint64_t)hole == off)
 			return hole;

@@ -417,7 +417,7 @@ static bool read_run(struct mkw__ra_req *req, struct mkw__buf *buf,
 				     .buf = buf->mem,
 				     .len = n << e->page_shift };
 	count_reads(&e->pager, 1);
-	in->store->ops->submit(in->store, e->pager.loop, &r->io);
+	mkw__store_submit(in->store, e->pager.loop, &r->io);
 	return true;
 }
 

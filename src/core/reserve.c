@@ -368,7 +368,7 @@ static bool wanted(const struct window *w, uint64_t idx)
 
 /* What the store says of one run of blocks. */
 static void note_run(struct mkw__inode *in, struct window *w, const uint8_t *ask,
-		     const struct mkw__run *run)
+		     const struct mkw_store_run *run)
 {
 	struct mkw_engine *e = in->engine;
 	uint64_t first = mkw__page_of(e, run->off);
@@ -400,7 +400,7 @@ static int look_up(struct mkw__inode *in, struct window *w)
 							 memory_order_acquire));
 	size_t n = w->hi - w->lo;
 	uint8_t ask[MKW__CHUNK_PAGES];
-	struct mkw__run run;
+	struct mkw_store_run run;
 	int r;
 
 	if (!memchr(w->state, UNKNOWN, n))
@@ -410,7 +410,7 @@ static int look_up(struct mkw__inode *in, struct window *w)
 		if (ask[i] == UNKNOWN)
 			w->state[i] = EMPTY;
 	for (at = w->lo << shift; at < w->hi << shift; at = run.end) {
-		r = in->store->ops->blocks(in->store, at, end, &run);
+		r = mkw__store_blocks(in->store, at, end, &run);
 		if (r == -EOPNOTSUPP) {
 			/* Nothing that is not certain becomes a credit. */
 			for (size_t i = 0; i < n; i++)
@@ -441,7 +441,7 @@ static int give_back(struct mkw__inode *in, uint8_t *state, uint64_t base,
 			continue;
 		while (stop < hi && state[stop - base] == from)
 			stop++;
-		err = in->store->ops->release(in->store, lo << shift,
+		err = mkw__store_release(in->store, lo << shift,
 					      (stop - lo) << shift);
 		memset(state + (lo - base), err ? UNKNOWN : EMPTY, stop - lo);
 		r = r ? r : err;
@@ -471,7 +471,7 @@ static int allocate(struct mkw__inode *in, struct window *w)
 	if (lo >= hi)
 		return 0;
 	mkw__count(&in->engine->count.reservations, 1);
-	r = in->store->ops->allocate(in->store, lo << shift, (hi - lo) << shift);
+	r = mkw__store_allocate(in->store, lo << shift, (hi - lo) << shift);
 	if (r) {
 		/* It may have made some. */
 		give_back(in, w->state, w->lo, lo, hi, EMPTY);
@@ -948,7 +948,7 @@ void mkw__reserve_edge(struct mkw__inode *in, uint64_t off)
 	dirty = pg_in(mkw__page_get_locked(in, idx), PG_DIRTY_MASK);
 	mkw__mutex_unlock(&in->tree);
 	if (dirty)
-		in->store->ops->allocate(in->store, idx << e->page_shift,
+		mkw__store_allocate(in->store, idx << e->page_shift,
 					 e->page);
 }
 

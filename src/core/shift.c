@@ -25,8 +25,6 @@
 static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 			bool out)
 {
-	int (*op)(struct mkw__store *, uint64_t, uint64_t) =
-		out ? in->store->ops->collapse : in->store->ops->insert;
 	uint64_t old = atomic_load_explicit(&in->size, memory_order_acquire);
 	uint64_t first = mkw__page_of(in->engine, off), size;
 	struct mkw__blocks_op take;
@@ -34,7 +32,7 @@ static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 
 	if (off >= old || (out && len >= old - off))
 		return -EINVAL;
-	if (!op)
+	if (!(out ? in->store->ops.collapse : in->store->ops.insert))
 		return -EOPNOTSUPP;
 	if (!out && len > (uint64_t)INT64_MAX - old)
 		return -EFBIG;
@@ -47,7 +45,8 @@ static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 		return r;
 	mkw__page_wait(in, first, UINT64_MAX);
 	mkw__reserve_take(in, &take, off, UINT64_MAX);
-	r = op(in->store, off, len);
+	r = out ? mkw__store_collapse(in->store, off, len) :
+		  mkw__store_insert(in->store, off, len);
 	if (r != -EOPNOTSUPP && r != -EINVAL && !MKW__MUTANT(SHIFT_LEAVES_FRAMES))
 		mkw__hole_drop(in, first, UINT64_MAX);
 	if (out ? !r : r)

@@ -112,12 +112,12 @@ int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 		mkw__page_wait(in, mkw__page_of(in->engine, old),
 			       mkw__pages_up(in->engine, old));
 	zero_tail(in, old);
-	r = in->store->ops->resize(in->store, size);
+	r = mkw__store_resize(in->store, size);
 	if (r)
 		return r;
 	r = mkw__size_frames(in, size);
 	if (r) {
-		in->store->ops->resize(in->store, old);
+		mkw__store_resize(in->store, old);
 		return r;
 	}
 	/* Until here an access past the old end was SIGBUS, and over. */
@@ -140,7 +140,7 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 	if (r)
 		return r;
 	mkw__reserve_take(in, &take, size, UINT64_MAX);
-	r = in->store->ops->resize(in->store, size);
+	r = mkw__store_resize(in->store, size);
 	if (r) {
 		mkw__reserve_took(in, &take, size, UINT64_MAX,
 				  TOOK_NOTHING_KNOWN);
@@ -189,7 +189,7 @@ int mkw__size_allocate_locked(struct mkw__inode *in, uint64_t off, uint64_t end)
 	int r;
 
 	mkw__reserve_take(in, &take, off, end);
-	r = in->store->ops->allocate(in->store, off, end - off);
+	r = mkw__store_allocate(in->store, off, end - off);
 	mkw__reserve_took(in, &take, off, end,
 			  r ? TOOK_NOTHING_KNOWN : TOOK_ALLOCATED);
 	return r;

@@ -221,9 +221,9 @@ static void submit(struct mkw__wb *wb, struct mkw__inode *in, uint64_t first,
 	if (!w->io.len)		/* truncated: only where faults take no lock */
 		write_done(&w->io, 0);
 	else if (wb->loop)
-		in->store->ops->submit(in->store, wb->loop, &w->io);
+		mkw__store_submit(in->store, wb->loop, &w->io);
 	else
-		write_done(&w->io, in->store->ops->write(in->store, off,
+		write_done(&w->io, mkw__store_write(in->store, off,
 							 buf->mem, w->io.len));
 }
 
@@ -444,7 +444,7 @@ static void note_error_locked(struct mkw__inode *in, int r)
 static int flush_store(struct mkw__inode *in)
 {
 	int r = MKW__MUTANT(SYNC_WITHOUT_FLUSH) ? 0 :
-						  in->store->ops->flush(in->store);
+						  mkw__store_flush(in->store);
 
 	if (r) {
 		mkw__mutex_lock(&in->tree);
@@ -464,7 +464,7 @@ static int check_length(struct mkw__inode *in)
 	struct mkw__excl x = { .gate = NULL };
 	int r;
 
-	if (!in->store->ops->length || MKW__MUTANT(LENGTH_NOT_CHECKED))
+	if (!in->store->ops.length || MKW__MUTANT(LENGTH_NOT_CHECKED))
 		return 0;
 	/*
 	 * Whoever changes the size has a lock to infinity; and of two syncs the one that
@@ -477,7 +477,7 @@ static int check_length(struct mkw__inode *in)
 		return r;
 	if (MKW__MUTANT(LENGTH_UNLOCKED))
 		mkw__excl_unlock(in, &x);
-	r = in->store->ops->length(in->store, &len);
+	r = mkw__store_length(in->store, &len);
 	if (!r) {
 		mkw__mutex_lock(&in->tree);
 		size = atomic_load_explicit(&in->size, memory_order_acquire);

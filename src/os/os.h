@@ -25,6 +25,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "mkwrite/store.h"
+
 /* ---- memory, clock, failure ------------------------------------------- */
 
 /* The unit of caching and of mappings, a power of two. */
@@ -392,9 +394,9 @@ void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns);
 void mkw__os_loop_kick(struct mkw__os_loop *l);
 
 /*
- * One asynchronous read or write of a store. The store's submit() queues it
- * on a loop; done() runs in that loop's mkw__os_loop_wait(), never in
- * submit(). res: 0 or a negative errno, for the whole of it.
+ * One asynchronous read or write of a store: mkw__store_submit(). done() runs in the
+ * loop's mkw__os_loop_wait(), never in submit(). res: 0 or a negative errno, for
+ * the whole of it.
  */
 struct mkw__os_io {
 	void (*done)(struct mkw__os_io *io, int res);
@@ -402,14 +404,27 @@ struct mkw__os_io {
 	uint64_t off;
 	void *buf;
 	size_t len;
-	/* From here on the store's own. */
+	/* From here on store.c's own: what is asked of the store, and how it ends. */
 	struct mkw__store *store;
+	struct mkw__os_loop *loop;	/* NULL: somebody waits for the event */
+	void (*op)(void *arg, struct mkw_io *io);
+	void (*then)(struct mkw__os_io *io, int res);
+	struct mkw_io ask;
+	ssize_t result;
+	uint64_t total;
+	uint64_t len_before;	/* the store's, when it was asked */
+	_Atomic uint32_t state;
+	struct mkw__os_event event;
+	/* And of transfers of a descriptor. */
 	void (*raw)(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
+	void (*failed)(struct mkw_io *io, int error);
 	size_t moved;		/* bytes done so far */
 	size_t part;		/* of the rest, what is queued; 0: all */
 	int fd;
 };
 
+/* An I/O of the loop's begins; it ends by mkw__os_loop_post(), or in raw(). */
+void mkw__os_loop_begin(struct mkw__os_loop *l);
 /*
  * For stores: queues a read or write of io->fd, of len - moved bytes (of part, if
  * that is not 0) of buf + moved at off + moved. io->raw gets the outcome, a byte count or a negative
@@ -417,7 +432,7 @@ struct mkw__os_io {
  * caller keeps at most the loop's depth in flight.
  */
 void mkw__os_loop_rw(struct mkw__os_loop *l, struct mkw__os_io *io);
-/* For stores: io ends with res, from the next mkw__os_loop_wait(). */
+/* io->done() is called with res, from the next mkw__os_loop_wait(). */
 void mkw__os_loop_post(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
 
 #endif /* MKW_OS_H */

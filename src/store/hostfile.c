@@ -51,17 +51,12 @@
 #define BOUNCE_BYTES ((size_t)1 << 20)
 
 struct hostfile {
-	struct mkw__store st;
 	int fd;
 	int direct_fd;		/* -1: none */
+	uint32_t align, memory_align;	/* of what goes by direct_fd */
 };
 
-static struct hostfile *hostfile(struct mkw__store *st)
-{
-	return (struct hostfile *)st;
-}
-
-/* ---- blocking transfers ----------------------------------------------- */
+/* ---- transfers -------------------------------------------------------- */
 
 static bool aligned(uint64_t x, uint32_t to)
 {
@@ -81,7 +76,7 @@ static ssize_t transfer(int fd, bool write, uint64_t off, void *buf, size_t len)
 }
 
 /* By O_DIRECT through an aligned copy; what of len is done is cut short. */
-static ssize_t transfer_bounced(struct hostfile *h, bool write, uint64_t off,
+static ssize_t transfer_bounced(const struct hostfile *h, bool write, uint64_t off,
 				void *buf, size_t len)
 {
 	size_t size = len < BOUNCE_BYTES ? len : BOUNCE_BYTES;
@@ -105,14 +100,14 @@ static ssize_t transfer_bounced(struct hostfile *h, bool write, uint64_t off,
 }
 
 /* Some of the bytes, at least one: the best way that is open to them. */
-static ssize_t transfer_some(struct hostfile *h, bool write, uint64_t off,
+static ssize_t transfer_some(const struct hostfile *h, bool write, uint64_t off,
 			     void *buf, size_t len)
 {
-	size_t whole = len - len % h->st.direct_align;
+	size_t whole = len - len % h->align;
 	ssize_t n = -EINVAL;
 
-	if (h->direct_fd >= 0 && whole && aligned(off, h->st.direct_align)) {
-		if (aligned((uintptr_t)buf, h->st.memory_align))
+	if (h->direct_fd >= 0 && whole && aligned(off, h->align)) {
+		if (aligned((uintptr_t)buf, h->memory_align))
 			n = transfer(h->direct_fd, write, off, buf, whole);
 		else
 			n = transfer_bounced(h, write, off, buf, whole);
@@ -122,109 +117,51 @@ static ssize_t transfer_some(struct hostfile *h, bool write, uint64_t off,
 	return transfer(h->fd, write, off, buf, len);
 }
 
-static int read_file(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+/* The kernel could not do it by the descriptor that was tried first. */
+static void refused(struct mkw_io *io, int error)
 {
-	static const char zeros[1024];
-	char *to = buf;
-	bool ended = false;
+	int fd = (int)io->own[0];
 
-	while (len > 0) {
-		ssize_t n = ended ? 0
-				  : transfer_some(hostfile(st), false, off, to,
-						  len);
-
-		if (n < 0)
-			return (int)n;
-		if (n == 0) {
-			/* Past the end, in memory that may be anybody's. */
-			ended = true;
-			n = (ssize_t)(len < sizeof(zeros) ? len
-							  : sizeof(zeros));
-			if (mkw__os_user_write(to, zeros, (size_t)n))
-				return -EFAULT;
-		}
-		to += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
+	if (error == -EINVAL && fd >= 0) {
+		io->own[0] = (uint64_t)-1;
+		mkw_io_transfer(io, fd, io->len, refused);
+	} else {
+		mkw_io_done(io, error);
 	}
-	return 0;
 }
-
-static int write_file(struct mkw__store *st, uint64_t off, const void *buf,
-		      size_t len)
-{
-	const char *from = buf;
-
-	while (len > 0) {
-		ssize_t n = transfer_some(hostfile(st), true, off,
-					  (void *)(uintptr_t)from, len);
-
-		if (n <= 0)
-			return n ? (int)n : -EIO;
-		from += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-/* ---- asynchronous transfers ------------------------------------------- */
 
 /*
- * Queues what is left of io, or its aligned part: the end of the file inside its
- * last block follows by itself.
+ * By the loop: what is left of io, or its aligned part. The end of the file inside
+ * its last block is asked for anew.
  */
-static void queue_rest(struct hostfile *h, struct mkw__os_loop *l,
-		       struct mkw__os_io *io)
+static void transfer_later(struct hostfile *h, struct mkw_io *io)
 {
-	size_t left = io->len - io->moved;
-	size_t whole = left - left % h->st.direct_align;
-	uintptr_t buf = (uintptr_t)io->buf + io->moved;
-	bool direct = h->direct_fd >= 0 && whole &&
-		      aligned(io->off + io->moved, h->st.direct_align) &&
-		      aligned(buf, h->st.memory_align);
+	uint64_t whole = io->len - io->len % h->align;
+	bool direct = h->direct_fd >= 0 && whole && aligned(io->off, h->align) &&
+		      aligned((uintptr_t)io->buf, h->memory_align);
 
-	io->fd = direct ? h->direct_fd : h->fd;
-	io->part = direct ? whole : left;
-	mkw__os_loop_rw(l, io);
+	io->own[0] = direct ? (uint64_t)h->fd : (uint64_t)-1;
+	mkw_io_transfer(io, direct ? h->direct_fd : h->fd,
+			direct ? whole : io->len, refused);
 }
 
-static void transferred(struct mkw__os_loop *l, struct mkw__os_io *io, int res)
+static void move(void *arg, struct mkw_io *io, bool write)
 {
-	struct hostfile *h = hostfile(io->store);
-
-	if (res == -EINVAL && io->fd == h->direct_fd) {
-		io->fd = h->fd;
-		io->part = io->len - io->moved;
-		mkw__os_loop_rw(l, io);
-		return;
-	}
-	if (res == -EINTR || res == -EAGAIN) {
-		mkw__os_loop_rw(l, io);
-		return;
-	}
-	if (res > 0) {
-		io->moved += (size_t)res;
-		if (io->moved < io->len) {
-			queue_rest(h, l, io);
-			return;
-		}
-		res = 0;
-	} else if (res == 0 && io->write) {
-		res = -EIO;
-	} else if (res == 0) {
-		memset((char *)io->buf + io->moved, 0, io->len - io->moved);
-	}
-	io->done(io, res);
+	if (io->flags & MKW_IO_MAY_BLOCK)
+		mkw_io_done(io, transfer_some(arg, write, io->off, io->buf,
+					      io->len));
+	else
+		transfer_later(arg, io);
 }
 
-static void submit(struct mkw__store *st, struct mkw__os_loop *l,
-		   struct mkw__os_io *io)
+static void read_file(void *arg, struct mkw_io *io)
 {
-	io->store = st;
-	io->raw = transferred;
-	io->moved = 0;
-	queue_rest(hostfile(st), l, io);
+	move(arg, io, false);
+}
+
+static void write_file(void *arg, struct mkw_io *io)
+{
+	move(arg, io, true);
 }
 
 /* ---- the file as a whole ---------------------------------------------- */
@@ -248,10 +185,10 @@ static int owner(const struct hostfile *h)
 	return h->direct_fd >= 0 ? h->direct_fd : h->fd;
 }
 
-static int own(struct mkw__store *st)
+static int own(void *arg, int writable, uint64_t *len)
 {
-	int how = (st->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB;
-	struct hostfile *h = hostfile(st);
+	int how = (writable ? LOCK_EX : LOCK_SH) | LOCK_NB;
+	struct hostfile *h = arg;
 	struct stat now;
 
 	while (flock(owner(h), how)) {
@@ -263,78 +200,84 @@ static int own(struct mkw__store *st)
 	/* Whoever had it before may have changed its length since open(). */
 	if (fstat(h->fd, &now))
 		return -errno;
-	st->len = (uint64_t)now.st_size;
+	*len = (uint64_t)now.st_size;
 	if (h->direct_fd >= 0)
 		empty_kernel_cache(h->fd);
 	return 0;
 }
 
-static int flush(struct mkw__store *st)
+static void flush(void *arg, struct mkw_io *io)
 {
-	return fdatasync(hostfile(st)->fd) ? -errno : 0;
+	struct hostfile *h = arg;
+
+	mkw_io_done(io, fdatasync(h->fd) ? -errno : 0);
 }
 
-static int length(struct mkw__store *st, uint64_t *len)
+static int length(void *arg, uint64_t *len)
 {
+	struct hostfile *h = arg;
 	struct stat now;
 
-	if (fstat(hostfile(st)->fd, &now))
+	if (fstat(h->fd, &now))
 		return -errno;
 	*len = (uint64_t)now.st_size;
 	return 0;
 }
 
-static int resize(struct mkw__store *st, uint64_t len)
+static void resize(void *arg, struct mkw_io *io)
 {
-	while (ftruncate(hostfile(st)->fd, (off_t)len)) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	return 0;
+	struct hostfile *h = arg;
+	int r;
+
+	do {
+		r = ftruncate(h->fd, (off_t)io->len) ? -errno : 0;
+	} while (r == -EINTR);
+	mkw_io_done(io, r);
 }
 
-static int change(struct mkw__store *st, int mode, uint64_t off, uint64_t len)
+static void change(struct hostfile *h, struct mkw_io *io, int mode)
 {
-	while (fallocate(hostfile(st)->fd, mode, (off_t)off, (off_t)len)) {
-		if (errno == ENOSYS)
-			return -EOPNOTSUPP;
-		if (errno != EINTR)
-			return -errno;
-	}
-	return 0;
+	int r;
+
+	do {
+		r = fallocate(h->fd, mode, (off_t)io->off, (off_t)io->len) ?
+			    -errno : 0;
+	} while (r == -EINTR);
+	mkw_io_done(io, r == -ENOSYS ? -EOPNOTSUPP : r);
 }
 
-static int punch(struct mkw__store *st, uint64_t off, uint64_t len)
+static void punch(void *arg, struct mkw_io *io)
 {
-	return change(st, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
+	change(arg, io, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
 }
 
-static int zero(struct mkw__store *st, uint64_t off, uint64_t len)
+static void zero(void *arg, struct mkw_io *io)
 {
-	return change(st, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
+	change(arg, io, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
 }
 
-static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+static void allocate(void *arg, struct mkw_io *io)
 {
-	return change(st, FALLOC_FL_KEEP_SIZE, off, len);
+	change(arg, io, FALLOC_FL_KEEP_SIZE);
 }
 
-static int collapse(struct mkw__store *st, uint64_t off, uint64_t len)
+static void collapse(void *arg, struct mkw_io *io)
 {
-	return change(st, FALLOC_FL_COLLAPSE_RANGE, off, len);
+	change(arg, io, FALLOC_FL_COLLAPSE_RANGE);
 }
 
-static int insert(struct mkw__store *st, uint64_t off, uint64_t len)
+static void insert(void *arg, struct mkw_io *io)
 {
-	return change(st, FALLOC_FL_INSERT_RANGE, off, len);
+	change(arg, io, FALLOC_FL_INSERT_RANGE);
 }
 
 /* Extents that are asked for at once. */
 #define EXTENTS 8
 
-static int blocks(struct mkw__store *st, uint64_t off, uint64_t end,
-		  struct mkw__run *run)
+static int blocks(void *arg, uint64_t off, uint64_t end,
+		  struct mkw_store_run *run)
 {
+	struct hostfile *h = arg;
 	union {
 		struct fiemap map;
 		char room[sizeof(struct fiemap) +
@@ -346,8 +289,7 @@ static int blocks(struct mkw__store *st, uint64_t off, uint64_t end,
 	ask.map.fm_start = off;
 	ask.map.fm_length = end - off;
 	ask.map.fm_extent_count = EXTENTS;
-	*run = (struct mkw__run){ .off = end, .end = end };
-	if (ioctl(hostfile(st)->fd, FS_IOC_FIEMAP, &ask.map))
+	if (ioctl(h->fd, FS_IOC_FIEMAP, &ask.map))
 		return errno == ENOTTY ? -EOPNOTSUPP : -errno;
 	for (unsigned i = 0; i < ask.map.fm_mapped_extents; i++, x++) {
 		if (x->fe_logical >= end || (i && x->fe_logical != run->end))
@@ -355,24 +297,25 @@ static int blocks(struct mkw__store *st, uint64_t off, uint64_t end,
 		if (!i)
 			run->off = x->fe_logical > off ? x->fe_logical : off;
 		run->end = x->fe_logical + x->fe_length;
-		run->shared |= x->fe_flags & FIEMAP_EXTENT_SHARED;
+		if (x->fe_flags & FIEMAP_EXTENT_SHARED)
+			run->shared = 1;
 	}
 	if (run->end > end)
 		run->end = end;
 	return 0;
 }
 
-static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
+static int64_t seek(void *arg, uint64_t off, int data)
 {
-	off_t at = lseek(hostfile(st)->fd, (off_t)off,
-			 data ? SEEK_DATA : SEEK_HOLE);
+	struct hostfile *h = arg;
+	off_t at = lseek(h->fd, (off_t)off, data ? SEEK_DATA : SEEK_HOLE);
 
 	return at < 0 ? -errno : at;
 }
 
-static void close_file(struct mkw__store *st)
+static void close_file(void *arg)
 {
-	struct hostfile *h = hostfile(st);
+	struct hostfile *h = arg;
 
 	/* A forked child may have the descriptor, too: closing frees nothing then. */
 	flock(owner(h), LOCK_UN);
@@ -382,11 +325,11 @@ static void close_file(struct mkw__store *st)
 	mkw__os_free(h);
 }
 
-static const struct mkw__store_ops ops = {
+static const struct mkw_store_ops ops = {
+	MKW_STORE_OPS_INIT,
 	.own = own,
 	.read = read_file,
 	.write = write_file,
-	.submit = submit,
 	.flush = flush,
 	.length = length,
 	.resize = resize,
@@ -421,20 +364,21 @@ static int reopen(int fd, int flags)
  * Can a write to allocated blocks be sure of its space? Not where every write goes
  * to new ones, nor where who knows which file system is below.
  */
-static void can_reserve(struct hostfile *h)
+static void can_reserve(const struct hostfile *h, struct mkw_store_info *info)
 {
 	struct statfs fs;
 	int flags = 0;
 
-	h->st.block = (uint32_t)mkw__os_page_size();
+	info->block = (uint32_t)mkw__os_page_size();
 	if (fstatfs(h->fd, &fs))
 		return;
-	if (fs.f_bsize > 0 && fs.f_bsize < h->st.block)
-		h->st.block = (uint32_t)fs.f_bsize;
+	if (fs.f_bsize > 0 && fs.f_bsize < info->block)
+		info->block = (uint32_t)fs.f_bsize;
 	switch ((uint32_t)fs.f_type) {
 	case BTRFS_SUPER_MAGIC:
-		h->st.reserves = !ioctl(h->fd, FS_IOC_GETFLAGS, &flags) &&
-				 (flags & FS_NOCOW_FL);
+		if (!ioctl(h->fd, FS_IOC_GETFLAGS, &flags) &&
+		    (flags & FS_NOCOW_FL))
+			info->flags |= MKW_STORE_RESERVES;
 		break;
 	case BCACHEFS_MAGIC:
 	case ZFS_MAGIC:
@@ -442,7 +386,7 @@ static void can_reserve(struct hostfile *h)
 	case OVERLAYFS_SUPER_MAGIC:
 		break;
 	default:
-		h->st.reserves = true;
+		info->flags |= MKW_STORE_RESERVES;
 	}
 }
 
@@ -484,29 +428,30 @@ static bool direct_alignment(struct hostfile *h, const struct stat *sb)
 	}
 	if (!is_alignment(off) || !is_alignment(mem))
 		return false;
-	h->st.direct_align = off;
-	h->st.memory_align = mem;
+	h->align = off;
+	h->memory_align = mem;
 	return true;
 }
 
 static void open_direct(struct hostfile *h, const struct stat *sb, int access)
 {
 	h->direct_fd = -1;
-	h->st.direct_align = 1;
-	h->st.memory_align = 1;
+	h->align = 1;
+	h->memory_align = 1;
 	if (lives_in_memory(h->fd) || !direct_alignment(h, sb))
 		return;
 	h->direct_fd = reopen(h->fd, access | O_DIRECT);
 	if (h->direct_fd < 0) {
 		h->direct_fd = -1;
-		h->st.direct_align = 1;
-		h->st.memory_align = 1;
+		h->align = 1;
+		h->memory_align = 1;
 	}
 }
 
 /* Makes a store of fd, which it owns then; on failure fd is closed. */
 static int make_store(int fd, int access, struct mkw__store **out)
 {
+	struct mkw_store_info info = MKW_STORE_INFO_INIT;
 	struct hostfile *h = NULL;
 	struct stat sb;
 	int err;
@@ -525,18 +470,24 @@ static int make_store(int fd, int access, struct mkw__store **out)
 		goto out_close;
 	}
 	h->fd = fd;
-	h->st.ops = &ops;
-	h->st.len = (uint64_t)sb.st_size;
-	h->st.read_only = access == O_RDONLY;
-	h->st.dev = sb.st_dev;
-	h->st.ino = sb.st_ino;
+	info.len = (uint64_t)sb.st_size;
+	info.id[0] = sb.st_dev;
+	info.id[1] = sb.st_ino;
+	info.flags = MKW_STORE_USER_MEMORY | MKW_STORE_ANY_CONTEXT;
 	open_direct(h, &sb, access);
-	can_reserve(h);
-	h->st.direct = h->direct_fd >= 0;
-	if (h->st.direct)
+	can_reserve(h, &info);
+	info.align = h->align;
+	info.memory_align = h->memory_align;
+	if (h->direct_fd >= 0) {
+		info.flags |= MKW_STORE_DIRECT;
 		posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-	*out = &h->st;
-	return 0;
+	}
+	err = mkw__store_make(&ops, &info, h, access == O_RDWR, out);
+	if (!err)
+		return 0;
+	if (h->direct_fd >= 0)
+		close(h->direct_fd);
+	mkw__os_free(h);
 out_close:
 	close(fd);
 	return err;

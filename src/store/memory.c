@@ -7,7 +7,7 @@
  * and seek() has something to find. Bytes of a page past the length are zero,
  * so that growing needs to touch nothing.
  *
- * st->mutex guards all of it. It is never held while a caller's buffer is
+ * m->mutex guards all of it. It is never held while a caller's buffer is
  * touched: that may be application memory, and fault. Bytes go through a copy on
  * the stack in between (reads are made in the fault handler, which allocates
  * nothing); like a disk, the store is atomic per sector and not more.
@@ -28,18 +28,12 @@ struct leaf {
 };
 
 struct memstore {
-	struct mkw__store st;
 	struct mkw__os_mutex mutex;
 	size_t page_size;
 	uint64_t len;
 	struct leaf **root;
 	uint64_t leaves;	/* slots of root */
 };
-
-static struct memstore *memstore(struct mkw__store *st)
-{
-	return (struct memstore *)st;
-}
 
 /* ---- pages, m->mutex held --------------------------------------------- */
 
@@ -131,10 +125,8 @@ static size_t in_sector(uint64_t off, size_t len)
 	return len < rest ? len : rest;
 }
 
-static int read_memory(struct mkw__store *st, uint64_t off, void *buf,
-		       size_t len)
+static int read_memory(struct memstore *m, uint64_t off, void *buf, size_t len)
 {
-	struct memstore *m = memstore(st);
 	char copy[SECTOR];
 	int err = 0;
 
@@ -158,10 +150,9 @@ static int read_memory(struct mkw__store *st, uint64_t off, void *buf,
 	return err;
 }
 
-static int write_memory(struct mkw__store *st, uint64_t off, const void *buf,
+static int write_memory(struct memstore *m, uint64_t off, const void *buf,
 			size_t len)
 {
-	struct memstore *m = memstore(st);
 	char copy[SECTOR];
 	int err = 0;
 
@@ -192,57 +183,49 @@ static int write_memory(struct mkw__store *st, uint64_t off, const void *buf,
 	return err;
 }
 
-static void submit(struct mkw__store *st, struct mkw__os_loop *l,
-		   struct mkw__os_io *io)
+static void end_move(struct mkw_io *io, int err)
 {
-	int err;
+	mkw_io_done(io, err ? err : (ssize_t)io->len);
+}
 
-	if (io->write)
-		err = write_memory(st, io->off, io->buf, io->len);
-	else
-		err = read_memory(st, io->off, io->buf, io->len);
-	mkw__os_loop_post(l, io, err);
+static void read_op(void *arg, struct mkw_io *io)
+{
+	end_move(io, read_memory(arg, io->off, io->buf, io->len));
+}
+
+static void write_op(void *arg, struct mkw_io *io)
+{
+	end_move(io, write_memory(arg, io->off, io->buf, io->len));
 }
 
 /* ---- the store as a whole --------------------------------------------- */
 
-static int own(struct mkw__store *st)
+static void resize(void *arg, struct mkw_io *io)
 {
-	(void)st;
-	return 0;
-}
-
-static int flush(struct mkw__store *st)
-{
-	(void)st;
-	return 0;
-}
-
-static int resize(struct mkw__store *st, uint64_t len)
-{
-	struct memstore *m = memstore(st);
+	struct memstore *m = arg;
 	int err;
 
 	mkw__os_mutex_lock(&m->mutex);
-	err = grow_locked(m, len);
+	err = grow_locked(m, io->len);
 	if (!err) {
-		if (len < m->len)
-			clear_locked(m, len,
+		if (io->len < m->len)
+			clear_locked(m, io->len,
 				     m->leaves * LEAF_PAGES * m->page_size);
-		m->len = len;
+		m->len = io->len;
 	}
 	mkw__os_mutex_unlock(&m->mutex);
-	return err;
+	mkw_io_done(io, err);
 }
 
-static int clear(struct mkw__store *st, uint64_t off, uint64_t len)
+static void clear(void *arg, struct mkw_io *io)
 {
-	struct memstore *m = memstore(st);
+	struct memstore *m = arg;
+	uint64_t end = io->off + io->len;
 
 	mkw__os_mutex_lock(&m->mutex);
-	clear_locked(m, off, off + len < m->len ? off + len : m->len);
+	clear_locked(m, io->off, end < m->len ? end : m->len);
 	mkw__os_mutex_unlock(&m->mutex);
-	return 0;
+	mkw_io_done(io, 0);
 }
 
 /* The page of one number gets another; its own one is free already. */
@@ -260,9 +243,8 @@ static int move_page_locked(struct memstore *m, uint64_t from, uint64_t to)
 	return 0;
 }
 
-static int collapse(struct mkw__store *st, uint64_t off, uint64_t len)
+static int collapse(struct memstore *m, uint64_t off, uint64_t len)
 {
-	struct memstore *m = memstore(st);
 	uint64_t n = len / m->page_size, end;
 	int err = 0;
 
@@ -278,9 +260,8 @@ static int collapse(struct mkw__store *st, uint64_t off, uint64_t len)
 	return err;
 }
 
-static int insert(struct mkw__store *st, uint64_t off, uint64_t len)
+static int insert(struct memstore *m, uint64_t off, uint64_t len)
 {
-	struct memstore *m = memstore(st);
 	uint64_t n = len / m->page_size, i;
 	int err;
 
@@ -297,25 +278,33 @@ static int insert(struct mkw__store *st, uint64_t off, uint64_t len)
 	return err;
 }
 
-/* Nothing to reserve: memory is all the space there is. */
-static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+static void collapse_op(void *arg, struct mkw_io *io)
 {
-	(void)st;
-	(void)off;
-	(void)len;
-	return 0;
+	mkw_io_done(io, collapse(arg, io->off, io->len));
 }
 
-static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
+static void insert_op(void *arg, struct mkw_io *io)
 {
-	struct memstore *m = memstore(st);
+	mkw_io_done(io, insert(arg, io->off, io->len));
+}
+
+/* Nothing to reserve: memory is all the space there is. */
+static void allocate(void *arg, struct mkw_io *io)
+{
+	(void)arg;
+	mkw_io_done(io, 0);
+}
+
+static int64_t seek(void *arg, uint64_t off, int data)
+{
+	struct memstore *m = arg;
 	int64_t found;
 
 	mkw__os_mutex_lock(&m->mutex);
 	while (off < m->len) {
 		uint64_t index = off / m->page_size;
 
-		if ((page_locked(m, index, false) != NULL) == data)
+		if ((page_locked(m, index, false) != NULL) == !!data)
 			break;
 		off = (index + 1) * m->page_size;
 		if (!slot_locked(m, index, false))
@@ -331,9 +320,9 @@ static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
 	return found;
 }
 
-static void close_memory(struct mkw__store *st)
+static void close_memory(void *arg)
 {
-	struct memstore *m = memstore(st);
+	struct memstore *m = arg;
 
 	for (uint64_t i = 0; i < m->leaves; i++) {
 		if (!m->root[i])
@@ -346,17 +335,15 @@ static void close_memory(struct mkw__store *st)
 	mkw__os_free(m);
 }
 
-static const struct mkw__store_ops ops = {
-	.own = own,
-	.read = read_memory,
-	.write = write_memory,
-	.submit = submit,
-	.flush = flush,
+static const struct mkw_store_ops ops = {
+	MKW_STORE_OPS_INIT,
+	.read = read_op,
+	.write = write_op,
 	.resize = resize,
 	.punch = clear,
 	.zero = clear,
-	.collapse = collapse,
-	.insert = insert,
+	.collapse = collapse_op,
+	.insert = insert_op,
 	.allocate = allocate,
 	.seek = seek,
 	.close = close_memory,
@@ -365,6 +352,7 @@ static const struct mkw__store_ops ops = {
 int mkw__memstore_open(uint64_t len, struct mkw__store **out)
 {
 	static _Atomic uint64_t last_ino;
+	struct mkw_store_info info = MKW_STORE_INFO_INIT;
 	struct memstore *m;
 	int err;
 
@@ -373,20 +361,21 @@ int mkw__memstore_open(uint64_t len, struct mkw__store **out)
 		return -ENOMEM;
 	m->page_size = mkw__os_page_size();
 	err = grow_locked(m, len);
-	if (err) {
-		mkw__os_free(m);
-		return err;
-	}
+	if (err)
+		goto free_memory;
 	m->len = len;
-	m->st = (struct mkw__store){
-		.ops = &ops,
-		.len = len,
-		.direct_align = 512,
-		.memory_align = 1,
-		.direct = true,
-		.dev = UINT64_MAX,
-		.ino = atomic_fetch_add(&last_ino, 1) + 1,
-	};
-	*out = &m->st;
+	info.len = len;
+	info.align = SECTOR;
+	info.flags = MKW_STORE_DIRECT | MKW_STORE_USER_MEMORY |
+		     MKW_STORE_ANY_CONTEXT;
+	info.id[0] = UINT64_MAX;
+	info.id[1] = atomic_fetch_add(&last_ino, 1) + 1;
+	err = mkw__store_make(&ops, &info, m, true, out);
+	if (err)
+		goto free_memory;
 	return 0;
+free_memory:
+	mkw__os_free(m->root);
+	mkw__os_free(m);
+	return err;
 }

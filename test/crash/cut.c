@@ -29,7 +29,6 @@ struct entry {
 TAILQ_HEAD(journal, entry);
 
 struct cut {
-	struct mkw__store st;
 	enum cut_planted planted;
 	struct mkw__os_mutex mutex;
 	uint64_t len_max;
@@ -41,7 +40,7 @@ struct cut {
 /* An asynchronous write on its way to its end. */
 struct flight {
 	struct mkw__os_io *io;
-	void (*done)(struct mkw__os_io *io, int res);
+	void (*then)(struct mkw__os_io *io, int res);
 	struct cut *cut;
 	struct entry *entry;
 };
@@ -49,11 +48,6 @@ struct flight {
 #define FLIGHTS 512u
 static struct flight flights[FLIGHTS];
 static struct mkw__os_mutex flights_mutex;
-
-static struct cut *cut(struct mkw__store *st)
-{
-	return (struct cut *)st;
-}
 
 static uint32_t below(uint64_t *random, uint32_t n)
 {
@@ -119,16 +113,9 @@ static void take(struct cut *c, struct entry *e)
 
 /* ---- the store -------------------------------------------------------- */
 
-static int own(struct mkw__store *st)
-{
-	st->len = cut(st)->now_len;
-	return 0;
-}
-
 /* By blocks on the stack: the fault handler reads too, and allocates nothing. */
-static int read_cut(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+static int read_cut(struct cut *c, uint64_t off, void *buf, size_t len)
 {
-	struct cut *c = cut(st);
 	unsigned char copy[BLOCK];
 	size_t n;
 	int r = 0;
@@ -160,26 +147,18 @@ static struct entry *write_locked(struct cut *c, uint64_t off, size_t len,
 	return add(c, WRITE, start, end - start, c->now + start);
 }
 
-static int write_cut(struct mkw__store *st, uint64_t off, const void *buf,
-		     size_t len)
+static void read_op(void *arg, struct mkw_io *io)
 {
-	unsigned char *copy = malloc(len);
-	int r = mkw__os_user_read(copy, buf, len);
+	int r = read_cut(arg, io->off, io->buf, io->len);
 
-	if (!r) {
-		mkw__os_mutex_lock(&cut(st)->mutex);
-		write_locked(cut(st), off, len, copy);
-		mkw__os_mutex_unlock(&cut(st)->mutex);
-	}
-	free(copy);
-	return r;
+	mkw_io_done(io, r ? r : (ssize_t)io->len);
 }
 
 /* Only now does whoever flushes know of it. */
 static void write_ended(struct mkw__os_io *io, int res)
 {
 	struct flight *f = flights;
-	void (*done)(struct mkw__os_io *io, int res);
+	void (*then)(struct mkw__os_io *io, int res);
 
 	mkw__os_mutex_lock(&flights_mutex);
 	while (f->io != io)
@@ -192,44 +171,59 @@ static void write_ended(struct mkw__os_io *io, int res)
 		f->entry->complete = true;
 	}
 	mkw__os_mutex_unlock(&f->cut->mutex);
-	done = f->done;
+	then = f->then;
 	f->io = NULL;
 	mkw__os_mutex_unlock(&flights_mutex);
-	io->done = done;
-	done(io, res);
+	then(io, res);
 }
 
-static void submit(struct mkw__store *st, struct mkw__os_loop *l,
-		   struct mkw__os_io *io)
+/* Not complete before the engine has heard of the end. */
+static void write_later(struct cut *c, struct mkw_io *ask)
 {
+	struct mkw__os_io *io = mkw__store_io(ask);
 	struct flight *f = flights;
-	int r = 0;
 
-	io->store = st;
-	if (!io->write) {
-		r = read_cut(st, io->off, io->buf, io->len);
-	} else {
-		mkw__os_mutex_lock(&flights_mutex);
-		while (f->io && f < flights + FLIGHTS - 1)
-			f++;
-		if (f->io)
-			mkw__os_panic("too many writes in flight");
-		mkw__os_mutex_lock(&cut(st)->mutex);
-		*f = (struct flight){
-			.io = io, .done = io->done, .cut = cut(st),
-			.entry = write_locked(cut(st), io->off, io->len, io->buf),
-		};
-		f->entry->complete = false;
-		mkw__os_mutex_unlock(&cut(st)->mutex);
-		io->done = write_ended;
-		mkw__os_mutex_unlock(&flights_mutex);
-	}
-	mkw__os_loop_post(l, io, r);
+	mkw__os_mutex_lock(&flights_mutex);
+	while (f->io && f < flights + FLIGHTS - 1)
+		f++;
+	if (f->io)
+		mkw__os_panic("too many writes in flight");
+	mkw__os_mutex_lock(&c->mutex);
+	*f = (struct flight){
+		.io = io, .then = io->then, .cut = c,
+		.entry = write_locked(c, ask->off, ask->len, ask->buf),
+	};
+	f->entry->complete = false;
+	mkw__os_mutex_unlock(&c->mutex);
+	io->then = write_ended;
+	mkw__os_mutex_unlock(&flights_mutex);
+	mkw_io_done(ask, (ssize_t)ask->len);
 }
 
-static int flush(struct mkw__store *st)
+static void write_op(void *arg, struct mkw_io *io)
 {
-	struct cut *c = cut(st);
+	struct cut *c = arg;
+	unsigned char *copy;
+	int r;
+
+	if (!(io->flags & MKW_IO_MAY_BLOCK)) {
+		write_later(c, io);
+		return;
+	}
+	copy = malloc(io->len);
+	r = mkw__os_user_read(copy, io->buf, io->len);
+	if (!r) {
+		mkw__os_mutex_lock(&c->mutex);
+		write_locked(c, io->off, io->len, copy);
+		mkw__os_mutex_unlock(&c->mutex);
+	}
+	free(copy);
+	mkw_io_done(io, r ? r : (ssize_t)io->len);
+}
+
+static void flush(void *arg, struct mkw_io *io)
+{
+	struct cut *c = arg;
 	struct entry *e, *next;
 
 	mkw__os_mutex_lock(&c->mutex);
@@ -240,12 +234,13 @@ static int flush(struct mkw__store *st)
 			take(c, e);
 	}
 	mkw__os_mutex_unlock(&c->mutex);
-	return 0;
+	mkw_io_done(io, 0);
 }
 
-static int resize(struct mkw__store *st, uint64_t len)
+static void resize(void *arg, struct mkw_io *io)
 {
-	struct cut *c = cut(st);
+	struct cut *c = arg;
+	uint64_t len = io->len;
 	int r = len > c->len_max ? -EFBIG : 0;
 
 	mkw__os_mutex_lock(&c->mutex);
@@ -256,14 +251,14 @@ static int resize(struct mkw__store *st, uint64_t len)
 		set_size(c->now, &c->now_len, len, c->len_max);
 	}
 	mkw__os_mutex_unlock(&c->mutex);
-	return r;
+	mkw_io_done(io, r);
 }
 
 /* Whole blocks go; what remains of others is a write of them. */
-static int clear_cut(struct mkw__store *st, uint64_t off, uint64_t len)
+static void clear_cut(void *arg, struct mkw_io *io)
 {
-	struct cut *c = cut(st);
-	uint64_t end = off + len, first = block_up(off);
+	struct cut *c = arg;
+	uint64_t off = io->off, len = io->len, end = off + len, first = block_up(off);
 	uint64_t last = end / BLOCK * BLOCK;
 
 	mkw__os_mutex_lock(&c->mutex);
@@ -275,25 +270,18 @@ static int clear_cut(struct mkw__store *st, uint64_t off, uint64_t len)
 	if (last < end && last >= first)
 		add(c, WRITE, last, BLOCK, c->now + last);
 	mkw__os_mutex_unlock(&c->mutex);
-	return 0;
+	mkw_io_done(io, 0);
 }
 
-static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+static void allocate(void *arg, struct mkw_io *io)
 {
-	(void)st;
-	(void)off;
-	(void)len;
-	return 0;
+	(void)arg;
+	mkw_io_done(io, 0);
 }
 
-static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
+static void close_cut(void *arg)
 {
-	return data ? (int64_t)off : (int64_t)cut(st)->now_len;
-}
-
-static void close_cut(struct mkw__store *st)
-{
-	struct cut *c = cut(st);
+	struct cut *c = arg;
 	struct entry *e;
 
 	while ((e = TAILQ_FIRST(&c->journal)))
@@ -303,17 +291,15 @@ static void close_cut(struct mkw__store *st)
 	free(c);
 }
 
-static const struct mkw__store_ops ops = {
-	.own = own,
-	.read = read_cut,
-	.write = write_cut,
-	.submit = submit,
+static const struct mkw_store_ops ops = {
+	MKW_STORE_OPS_INIT,
+	.read = read_op,
+	.write = write_op,
 	.flush = flush,
 	.resize = resize,
 	.punch = clear_cut,
 	.zero = clear_cut,
 	.allocate = allocate,
-	.seek = seek,
 	.close = close_cut,
 };
 
@@ -321,25 +307,26 @@ struct mkw__store *cut_open(uint64_t len, uint64_t len_max,
 			    enum cut_planted planted)
 {
 	static uint64_t last_ino;
+	struct mkw_store_info info = MKW_STORE_INFO_INIT;
 	struct cut *c = calloc(1, sizeof(*c));
+	struct mkw__store *st;
 
 	len_max = block_up(len_max);
-	c->st = (struct mkw__store){
-		.ops = &ops,
-		.len = len,
-		.direct_align = BLOCK,
-		.memory_align = 1,
-		.direct = true,
-		.dev = UINT64_MAX - 1,
-		.ino = ++last_ino,
-	};
+	info.len = len;
+	info.align = BLOCK;
+	info.id[0] = UINT64_MAX - 1;
+	info.id[1] = ++last_ino;
+	info.flags = MKW_STORE_DIRECT | MKW_STORE_USER_MEMORY |
+		     MKW_STORE_ANY_CONTEXT;
 	c->planted = planted;
 	c->len_max = len_max;
 	c->now_len = c->durable_len = len;
 	c->now = calloc(1, len_max);
 	c->durable = calloc(1, len_max);
 	TAILQ_INIT(&c->journal);
-	return &c->st;
+	if (mkw__store_make(&ops, &info, c, true, &st))
+		abort();
+	return st;
 }
 
 /* ---- the cut ---------------------------------------------------------- */
@@ -363,7 +350,7 @@ uint64_t cut_image(struct mkw__store *st, uint64_t *random, void *image)
 {
 	static const uint32_t chances[] = { 0, 5, 50, 95, 100 };
 	uint32_t lost = chances[below(random, 5)], meta = 0, kept;
-	struct cut *c = cut(st);
+	struct cut *c = st->arg;
 	struct entry *e;
 	uint64_t size;
 

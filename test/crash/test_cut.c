@@ -147,7 +147,7 @@ int __wrap_mkw__wb_sync(struct mkw_file *file)
 {
 	struct mkw__store *st = file->inode->store;
 
-	return sync_writes_nothing ? st->ops->flush(st) :
+	return sync_writes_nothing ? mkw__store_flush(st) :
 				     __real_mkw__wb_sync(file);
 }
 

@@ -66,7 +66,7 @@ int __wrap_mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 	int r = __real_mkw__size_grow_locked(in, size);
 
 	if (planted == SIZES_ROUNDED)
-		in->store->ops->resize(in->store, (size + BLOCK - 1) & -BLOCK);
+		mkw__store_resize(in->store, (size + BLOCK - 1) & -BLOCK);
 	return r;
 }
 

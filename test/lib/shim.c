@@ -3,8 +3,6 @@
  * shim.c: the calls of a store, each through its fault point.
  *
  * `uses` counts the engine and whoever keeps the shim; the last one closes.
- * An asynchronous transfer that is to fail is never given to the store below:
- * its end is posted, so that it comes from the loop as ever.
  */
 #include <stdlib.h>
 
@@ -15,16 +13,6 @@ struct counted {
 	struct shim shim;
 	_Atomic int uses;
 };
-
-static struct shim *shim(struct mkw__store *st)
-{
-	return (struct shim *)st;
-}
-
-static struct mkw__store *below(struct mkw__store *st)
-{
-	return shim(st)->below;
-}
 
 /* How much of a failing call's range is done all the same. */
 static uint64_t done_of(uint64_t len, uint32_t unit)
@@ -39,126 +27,115 @@ static uint64_t done_of(uint64_t len, uint32_t unit)
 	}
 }
 
-static int own(struct mkw__store *st)
+static struct mkw__store *below(void *arg)
 {
+	return ((struct shim *)arg)->below;
+}
+
+static int own(void *arg, int writable, uint64_t *len)
+{
+	struct shim *s = arg;
 	int r = fault_at(FAULT_OWN);
 
+	(void)writable;
 	if (!r)
-		r = below(st)->ops->own(below(st));
-	if (!r) {
-		st->len = below(st)->len;
-		shim(st)->len = st->len;
-	}
+		r = mkw__store_own(s->below);
+	if (!r)
+		s->len = *len = s->below->len;
 	return r;
 }
 
-static int read_store(struct mkw__store *st, uint64_t off, void *buf,
-		      size_t len)
+static void read_store(void *arg, struct mkw_io *io)
 {
 	int r = fault_at(FAULT_READ);
 
-	return r ? r : below(st)->ops->read(below(st), off, buf, len);
+	if (r)
+		mkw_io_done(io, r);
+	else
+		below(arg)->ops.read(below(arg)->arg, io);
 }
 
-static void write_some(struct mkw__store *st, uint64_t off, const void *buf,
-		       size_t len)
+static void write_store(void *arg, struct mkw_io *io)
 {
-	len = done_of(len, st->direct_align);
-	if (len)
-		below(st)->ops->write(below(st), off, buf, len);
-}
-
-static int write_store(struct mkw__store *st, uint64_t off, const void *buf,
-		       size_t len)
-{
+	struct shim *s = arg;
 	int r = fault_at(FAULT_WRITE);
+	uint64_t some = r ? done_of(io->len, s->st->direct_align) : 0;
 
-	if (!r)
-		return below(st)->ops->write(below(st), off, buf, len);
-	write_some(st, off, buf, len);
-	return r;
+	if (some)
+		mkw__store_write(s->below, io->off, io->buf, some);
+	if (r)
+		mkw_io_done(io, r);
+	else
+		s->below->ops.write(s->below->arg, io);
 }
 
-static void submit(struct mkw__store *st, struct mkw__os_loop *l,
-		   struct mkw__os_io *io)
-{
-	int r = fault_at(io->write ? FAULT_WRITE : FAULT_READ);
-
-	if (!r) {
-		below(st)->ops->submit(below(st), l, io);
-		return;
-	}
-	if (io->write)
-		write_some(st, io->off, io->buf, io->len);
-	io->store = st;
-	mkw__os_loop_post(l, io, r);
-}
-
-static int flush(struct mkw__store *st)
+static void flush(void *arg, struct mkw_io *io)
 {
 	int r = fault_at(FAULT_FLUSH);
 
-	return r ? r : below(st)->ops->flush(below(st));
+	mkw_io_done(io, r ? r : mkw__store_flush(below(arg)));
 }
 
-static int resize(struct mkw__store *st, uint64_t len)
+static void resize(void *arg, struct mkw_io *io)
 {
+	struct shim *s = arg;
 	int r = fault_at(FAULT_RESIZE);
 
 	if (!r)
-		r = below(st)->ops->resize(below(st), len);
+		r = mkw__store_resize(s->below, io->len);
 	if (!r)
-		shim(st)->len = len;
-	return r;
+		s->len = io->len;
+	mkw_io_done(io, r);
 }
 
-static int punch(struct mkw__store *st, uint64_t off, uint64_t len)
+static void punch(void *arg, struct mkw_io *io)
 {
 	int r = fault_at(FAULT_PUNCH);
-	uint64_t some = r ? done_of(len, 1) : len;
-	int r2 = some ? below(st)->ops->punch(below(st), off, some) : 0;
+	uint64_t some = r ? done_of(io->len, 1) : io->len;
+	int r2 = some ? mkw__store_punch(below(arg), io->off, some) : 0;
 
-	return r ? r : r2;
+	mkw_io_done(io, r ? r : r2);
 }
 
-static int zero(struct mkw__store *st, uint64_t off, uint64_t len)
+static void zero(void *arg, struct mkw_io *io)
 {
 	int r = fault_at(FAULT_PUNCH);
-	uint64_t some = r ? done_of(len, 1) : len;
-	int r2 = some ? below(st)->ops->zero(below(st), off, some) : 0;
+	uint64_t some = r ? done_of(io->len, 1) : io->len;
+	int r2 = some ? mkw__store_zero(below(arg), io->off, some) : 0;
 
-	return r ? r : r2;
+	mkw_io_done(io, r ? r : r2);
 }
 
-static int allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+static void allocate(void *arg, struct mkw_io *io)
 {
 	int r = fault_at(FAULT_ALLOCATE);
 
-	return r ? r : below(st)->ops->allocate(below(st), off, len);
+	mkw_io_done(io, r ? r : mkw__store_allocate(below(arg), io->off,
+						    io->len));
 }
 
-static int64_t seek(struct mkw__store *st, uint64_t off, bool data)
+static int64_t seek(void *arg, uint64_t off, int data)
 {
 	int r = fault_at(FAULT_SEEK);
 
-	return r ? r : below(st)->ops->seek(below(st), off, data);
+	return r ? r : mkw__store_seek(below(arg), off, data);
 }
 
-static void let_go(struct mkw__store *st)
+static void let_go(void *arg)
 {
-	struct counted *c = (struct counted *)st;
+	struct counted *c = arg;
 
 	if (atomic_fetch_sub(&c->uses, 1) > 1)
 		return;
-	below(st)->ops->close(below(st));
+	mkw__store_close(c->shim.below);
 	free(c);
 }
 
-static const struct mkw__store_ops ops = {
+static const struct mkw_store_ops ops = {
+	MKW_STORE_OPS_INIT,
 	.own = own,
 	.read = read_store,
 	.write = write_store,
-	.submit = submit,
 	.flush = flush,
 	.resize = resize,
 	.punch = punch,
@@ -171,14 +148,26 @@ static const struct mkw__store_ops ops = {
 struct shim *shim_wrap(struct mkw__store *st)
 {
 	struct counted *c = calloc(1, sizeof(*c));
+	struct mkw_store_info info = {
+		.size = sizeof(info),
+		.len = st->len,
+		.id = { st->dev, st->ino },
+		.align = st->direct_align,
+		.memory_align = st->memory_align,
+		.block = st->block,
+		.flags = MKW_STORE_DIRECT | MKW_STORE_USER_MEMORY |
+			 MKW_STORE_ANY_CONTEXT,
+	};
 
 	if (!c)
 		return NULL;
-	c->shim.st = *st;
-	c->shim.st.ops = &ops;
 	c->shim.below = st;
 	c->shim.len = st->len;
 	c->uses = 1;
+	if (mkw__store_make(&ops, &info, c, true, &c->shim.st)) {
+		free(c);
+		return NULL;
+	}
 	return &c->shim;
 }
 
@@ -189,5 +178,5 @@ void shim_keep(struct shim *s)
 
 void shim_release(struct shim *s)
 {
-	let_go(&s->st);
+	let_go(s);
 }

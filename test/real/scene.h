@@ -69,44 +69,34 @@ struct scene {
 	struct mkw_engine *engine;
 	struct mkw_file *file;
 	struct mkw__store *store;
-	struct mkw__store_ops ops;
-	const struct mkw__store_ops *below;
+	struct mkw_store_ops below;
 	void (*in_read)(void);	/* runs in the next read by the caller's thread */
 	/* The next read of the pager is kept; kept_io says that it is. */
 	_Atomic bool keep;
-	_Atomic(struct mkw__os_io *) kept_io;
-	struct mkw__os_loop *kept_loop;
+	_Atomic(struct mkw_io *) kept_io;
 };
 static struct scene scene;
 
-static int scene_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+/* The caller's thread may block, the pager's may not. */
+static void scene_read(void *arg, struct mkw_io *io)
 {
 	void (*in_read)(void) = scene.in_read;
 
-	scene.in_read = NULL;
-	if (in_read)
+	if (!(io->flags & MKW_IO_MAY_BLOCK)) {
+		if (atomic_exchange(&scene.keep, false)) {
+			scene.kept_io = io;
+			return;
+		}
+	} else if (in_read) {
+		scene.in_read = NULL;
 		in_read();
-	return scene.below->read(st, off, buf, len);
-}
-
-static void scene_submit(struct mkw__store *st, struct mkw__os_loop *l,
-			 struct mkw__os_io *io)
-{
-	if (!io->write && atomic_exchange(&scene.keep, false)) {
-		scene.kept_loop = l;
-		scene.kept_io = io;
-	} else {
-		scene.below->submit(st, l, io);
 	}
+	scene.below.read(arg, io);
 }
 
 static inline void scene_let_go(void)
 {
-	struct mkw__os_io *io = scene.kept_io;
-
-	mkw__os_loop_post(scene.kept_loop, io,
-			  scene.below->read(scene.store, io->off, io->buf,
-					    io->len));
+	scene.below.read(scene.store->arg, scene.kept_io);
 }
 
 static inline void scene_open(void)
@@ -118,10 +108,7 @@ static inline void scene_open(void)
 	MUST(!mkw_engine_open(&opt, &scene.engine));
 	MUST(!mkw__memstore_open(P(PAGES), &scene.store));
 	scene.below = scene.store->ops;
-	scene.ops = *scene.below;
-	scene.ops.read = scene_read;
-	scene.ops.submit = scene_submit;
-	scene.store->ops = &scene.ops;
+	scene.store->ops.read = scene_read;
 	MUST(!mkw__file_attach(scene.engine, scene.store, true, &scene.file));
 }
 

@@ -42,104 +42,88 @@ static struct failure {
 	_Atomic uint64_t from, to;
 } failure;
 
-struct failing {
-	struct mkw__store store;
-	struct mkw__store *below;
-};
+static struct mkw__store *below;
 
-static struct mkw__store *below(struct mkw__store *st)
+static bool hit(const struct mkw_io *io)
 {
-	return ((struct failing *)st)->below;
+	return io->off < failure.to && failure.from < io->off + io->len;
 }
 
-static bool hit(uint64_t off, uint64_t len)
+/* The operation fails, or is the store's below. */
+static void fail_or(int error, void (*op)(void *arg, struct mkw_io *io),
+		    struct mkw_io *io)
 {
-	return off < failure.to && failure.from < off + len;
+	if (error)
+		mkw_io_done(io, error);
+	else
+		op(below->arg, io);
 }
 
-static int fail_own(struct mkw__store *st)
+static int fail_own(void *arg, int writable, uint64_t *len)
 {
-	return below(st)->ops->own(below(st));
+	(void)arg;
+	(void)writable;
+	(void)len;
+	return mkw__store_own(below);
 }
 
-static int fail_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+static void fail_read(void *arg, struct mkw_io *io)
 {
-	if (failure.read && hit(off, len))
-		return failure.read;
-	return below(st)->ops->read(below(st), off, buf, len);
+	(void)arg;
+	fail_or(hit(io) ? failure.read : 0, below->ops.read, io);
 }
 
-static int fail_write(struct mkw__store *st, uint64_t off, const void *buf,
-		      size_t len)
+static void fail_write(void *arg, struct mkw_io *io)
 {
-	if (failure.write && hit(off, len))
-		return failure.write;
-	return below(st)->ops->write(below(st), off, buf, len);
+	(void)arg;
+	fail_or(hit(io) ? failure.write : 0, below->ops.write, io);
 }
 
-static void fail_submit(struct mkw__store *st, struct mkw__os_loop *l,
-			struct mkw__os_io *io)
+static void fail_flush(void *arg, struct mkw_io *io)
 {
-	int err = io->write ? failure.write : failure.read;
-
-	if (err && hit(io->off, io->len)) {
-		io->store = st;
-		mkw__os_loop_post(l, io, err);
-	} else {
-		below(st)->ops->submit(below(st), l, io);
-	}
+	(void)arg;
+	mkw_io_done(io, failure.flush);
 }
 
-static int fail_flush(struct mkw__store *st)
+static void fail_resize(void *arg, struct mkw_io *io)
 {
-	return failure.flush ? failure.flush :
-			       below(st)->ops->flush(below(st));
+	(void)arg;
+	fail_or(failure.resize, below->ops.resize, io);
 }
 
-static int fail_resize(struct mkw__store *st, uint64_t len)
+static void fail_punch(void *arg, struct mkw_io *io)
 {
-	return failure.resize ? failure.resize :
-				below(st)->ops->resize(below(st), len);
+	(void)arg;
+	fail_or(failure.punch, below->ops.punch, io);
 }
 
-static int fail_punch(struct mkw__store *st, uint64_t off, uint64_t len)
+static void fail_allocate(void *arg, struct mkw_io *io)
 {
-	return failure.punch ? failure.punch :
-			       below(st)->ops->punch(below(st), off, len);
+	(void)arg;
+	fail_or(failure.punch, below->ops.allocate, io);
 }
 
-static int fail_zero(struct mkw__store *st, uint64_t off, uint64_t len)
+static int64_t fail_seek(void *arg, uint64_t off, int data)
 {
-	return failure.punch ? failure.punch :
-			       below(st)->ops->zero(below(st), off, len);
+	(void)arg;
+	return mkw__store_seek(below, off, data);
 }
 
-static int fail_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+static void fail_close(void *arg)
 {
-	return failure.punch ? failure.punch :
-			       below(st)->ops->allocate(below(st), off, len);
+	(void)arg;
+	mkw__store_close(below);
 }
 
-static int64_t fail_seek(struct mkw__store *st, uint64_t off, bool data)
-{
-	return below(st)->ops->seek(below(st), off, data);
-}
-
-static void fail_close(struct mkw__store *st)
-{
-	below(st)->ops->close(below(st));
-	free(st);
-}
-
-static const struct mkw__store_ops failing_ops = {
+static const struct mkw_store_ops failing_ops = {
+	MKW_STORE_OPS_INIT,
 	.own = fail_own,
 	.read = fail_read,
 	.write = fail_write,
-	.submit = fail_submit,
 	.flush = fail_flush,
 	.resize = fail_resize,
 	.punch = fail_punch,
-	.zero = fail_zero,
+	.zero = fail_punch,
 	.allocate = fail_allocate,
 	.seek = fail_seek,
 	.close = fail_close,
@@ -167,21 +151,23 @@ static void no_failure(void)
 
 static void start(struct fixture *f, size_t pages)
 {
-	struct failing *st = calloc(1, sizeof(*st));
+	struct mkw_store_info info = MKW_STORE_INFO_INIT;
 	unsigned char *buf = malloc(P(pages));
 
 	no_failure();
 	assert_int_equal(mkw_engine_open(NULL, &f->engine), 0);
 	mkw__trap_reinstall();
-	assert_int_equal(mkw__memstore_open(P(pages), &st->below), 0);
-	st->store = *st->below;
-	st->store.ops = &failing_ops;
+	assert_int_equal(mkw__memstore_open(P(pages), &below), 0);
+	info.len = P(pages);
+	info.align = below->direct_align;
+	info.flags = MKW_STORE_DIRECT | MKW_STORE_USER_MEMORY |
+		     MKW_STORE_ANY_CONTEXT;
 	for (size_t i = 0; i < P(pages); i++)
 		buf[i] = (unsigned char)(i / page + 1);
-	assert_int_equal(fail_write(&st->store, 0, buf, P(pages)), 0);
+	assert_int_equal(mkw__store_write(below, 0, buf, P(pages)), 0);
 	free(buf);
-	assert_int_equal(mkw__file_attach(f->engine, &st->store, true,
-					  &f->file), 0);
+	assert_int_equal(mkw_file_open_store(f->engine, &failing_ops, &info,
+					     NULL, O_RDWR, &f->file), 0);
 	assert_int_equal(mkw_map(f->file, NULL, P(pages + 2),
 				 PROT_READ | PROT_WRITE, map_flags, 0,
 				 (void **)&f->p), 0);

@@ -43,87 +43,27 @@ static struct {
 	_Atomic uint64_t from, to;	/* bytes */
 } bad;
 
-struct bad_store {
-	struct mkw__store store;
-	struct mkw__store *below;
-};
+static struct mkw_store_ops memory_ops;
 
-static struct mkw__store_ops bad_ops;
-
-static struct mkw__store *below(struct mkw__store *st)
+static void bad_write(void *arg, struct mkw_io *io)
 {
-	return ((struct bad_store *)st)->below;
-}
-
-static int error_at(uint64_t off, size_t len)
-{
-	return off < bad.to && bad.from < off + len ? bad.error : 0;
-}
-
-static int bad_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
-{
-	return below(st)->ops->read(below(st), off, buf, len);
-}
-
-static int bad_write(struct mkw__store *st, uint64_t off, const void *buf,
-		     size_t len)
-{
-	int r = error_at(off, len);
-
-	return r ? r : below(st)->ops->write(below(st), off, buf, len);
-}
-
-static void bad_submit(struct mkw__store *st, struct mkw__os_loop *l,
-		       struct mkw__os_io *io)
-{
-	int r = io->write ? error_at(io->off, io->len) : 0;
+	int r = io->off < bad.to && bad.from < io->off + io->len ? bad.error : 0;
 
 	if (r)
-		mkw__os_loop_post(l, io, r);
+		mkw_io_done(io, r);
 	else
-		below(st)->ops->submit(below(st), l, io);
-}
-
-static int bad_own(struct mkw__store *st)
-{
-	return below(st)->ops->own(below(st));
-}
-
-static int bad_flush(struct mkw__store *st)
-{
-	return below(st)->ops->flush(below(st));
-}
-
-static int bad_resize(struct mkw__store *st, uint64_t len)
-{
-	return below(st)->ops->resize(below(st), len);
-}
-
-static int bad_collapse(struct mkw__store *st, uint64_t off, uint64_t len)
-{
-	return below(st)->ops->collapse(below(st), off, len);
-}
-
-static void bad_close(struct mkw__store *st)
-{
-	below(st)->ops->close(below(st));
-	free(st);
+		memory_ops.write(arg, io);
 }
 
 static struct mkw_file *attach(struct mkw_engine *e)
 {
-	struct bad_store *st = calloc(1, sizeof(*st));
+	struct mkw__store *st;
 	struct mkw_file *file;
 
-	bad_ops = (struct mkw__store_ops){
-		.own = bad_own, .read = bad_read, .write = bad_write,
-		.submit = bad_submit, .flush = bad_flush, .resize = bad_resize,
-		.collapse = bad_collapse, .close = bad_close,
-	};
-	assert_int_equal(mkw__memstore_open(P(PAGES), &st->below), 0);
-	st->store = *st->below;
-	st->store.ops = &bad_ops;
-	assert_int_equal(mkw__file_attach(e, &st->store, true, &file), 0);
+	assert_int_equal(mkw__memstore_open(P(PAGES), &st), 0);
+	memory_ops = st->ops;
+	st->ops.write = bad_write;
+	assert_int_equal(mkw__file_attach(e, st, true, &file), 0);
 	return file;
 }
 

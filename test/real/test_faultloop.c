@@ -181,10 +181,10 @@ static void set_up(struct world *w, struct mkw_engine *engine)
 	stamp(w->old, 0, w->old_size, 0);
 	if (mkw__memstore_open(w->old_size, &mem))
 		finding("no memory store");
-	mem->ops->write(mem, 0, w->old, w->old_size);
+	mkw__store_write(mem, 0, w->old, w->old_size);
 	w->shim = shim_wrap(mem);
 	shim_keep(w->shim);
-	if (mkw__file_attach(engine, &w->shim->st, true, &w->file) ||
+	if (mkw__file_attach(engine, w->shim->st, true, &w->file) ||
 	    mkw_map(w->file, NULL, P(MAX_PAGES), PROT_READ | PROT_WRITE,
 		    now.map_flags, 0, (void **)&w->p))
 		finding("the file cannot be opened and mapped");
@@ -563,7 +563,7 @@ static void judge_store(struct world *w, bool fired)
 		finding("sync says %d, and nothing failed", r);
 	if (r && mkw_sync(w->file))
 		finding("sync still fails");
-	w->shim->below->ops->read(w->shim->below, 0, got, P(MAX_PAGES));
+	mkw__store_read(w->shim->below, 0, got, P(MAX_PAGES));
 	for (size_t i = 0; i < size; i++)
 		if (got[i] != w->buf[i])
 			finding("after a sync the store has 0x%02x at 0x%zx, the cache 0x%02x",
@@ -584,7 +584,7 @@ static void judge_life(struct world *w)
 	if (mkw_sync(w->file))
 		finding("a later sync fails");
 	for (uint64_t off = 0; off < size; off += page) {
-		w->shim->below->ops->read(w->shim->below, off, &c, 1);
+		mkw__store_read(w->shim->below, off, &c, 1);
 		if (c != 0x5a)
 			finding("a later store at 0x%llx did not arrive",
 				(unsigned long long)off);
@@ -750,7 +750,11 @@ static bool open_all(struct world *w)
 	if (mkw__memstore_open(P(4), &mem))
 		goto close_engine;
 	w->shim = shim_wrap(mem);
-	if (mkw__file_attach(w->engine, &w->shim->st, true, &w->file))
+	if (!w->shim) {
+		mkw__store_close(mem);
+		goto close_engine;
+	}
+	if (mkw__file_attach(w->engine, w->shim->st, true, &w->file))
 		goto close_engine;
 	if (mkw_map(w->file, NULL, P(4), PROT_READ | PROT_WRITE, now.map_flags,
 		    0, (void **)&w->p))

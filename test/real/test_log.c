@@ -121,26 +121,16 @@ static void test_level(void **state)
 
 /* ---- a store whose writes fail ----------------------------------------- */
 
-static struct mkw__store_ops bad_ops;
-
-static void bad_submit(struct mkw__store *st, struct mkw__os_loop *l,
-		       struct mkw__os_io *io)
+static void bad_read(void *arg, struct mkw_io *io)
 {
-	(void)st;
-	mkw__os_loop_post(l, io, -ENOSPC);
+	(void)arg;
+	mkw_io_done(io, -EIO);
 }
 
-static int bad_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+static void bad_write(void *arg, struct mkw_io *io)
 {
-	(void)st, (void)off, (void)buf, (void)len;
-	return -EIO;
-}
-
-static int bad_write(struct mkw__store *st, uint64_t off, const void *buf,
-		     size_t len)
-{
-	(void)st, (void)off, (void)buf, (void)len;
-	return -ENOSPC;
+	(void)arg;
+	mkw_io_done(io, -ENOSPC);
 }
 
 static struct mkw_file *open_bad(struct mkw_engine *e, bool reads)
@@ -149,12 +139,9 @@ static struct mkw_file *open_bad(struct mkw_engine *e, bool reads)
 	struct mkw__store *st;
 
 	assert_int_equal(mkw__memstore_open(1 << 20, &st), 0);
-	bad_ops = *st->ops;
-	bad_ops.write = bad_write;
+	st->ops.write = bad_write;
 	if (!reads)
-		bad_ops.read = bad_read;
-	bad_ops.submit = bad_submit;
-	st->ops = &bad_ops;
+		st->ops.read = bad_read;
 	assert_int_equal(mkw__file_attach(e, st, true, &file), 0);
 	return file;
 }
@@ -168,7 +155,6 @@ static void test_writeback_fails(void **state)
 	void *addr;
 
 	(void)state;
-	/* In a hole of the store's memory, which is not read through submit(). */
 	assert_int_equal(mkw_pwrite(file, word, sizeof(word), 0, 0), 8);
 	assert_int_equal(mkw_map(file, NULL, 4096, PROT_READ | PROT_WRITE, 0, 0,
 				 &addr), 0);

@@ -143,7 +143,7 @@ static void elsewhere(void (*fn)(void *arg), void *arg, const char *what)
 enum op { OP_NONE, OP_READ, OP_WRITE, OP_SEEK, OP_RESIZE, OP_CLOSE };
 
 struct hooked {
-	struct mkw__store store;
+	struct mkw__store *store;
 	struct mkw__store *below;
 	/* The next call of this kind, done below, runs then() as it returns. */
 	_Atomic(enum op) when;
@@ -153,8 +153,8 @@ struct hooked {
 	sem_t stopped, go;
 	/* The next transfer of this kind (OP_READ, OP_WRITE) is kept. */
 	_Atomic(enum op) keep;
-	struct mkw__os_io *kept_io;
-	struct mkw__os_loop *kept_loop;
+	struct mkw_io *kept_io;
+	enum op kept_op;
 	sem_t kept;
 	_Atomic int read_err, write_err, flush_err;
 };
@@ -181,119 +181,109 @@ static void stop_here(struct hooked *h)
 	sleep_for(&h->go, "a stop in the store");
 }
 
-static int hook_own(struct mkw__store *st)
+static int hook_own(void *arg, int writable, uint64_t *len)
 {
-	struct hooked *h = (struct hooked *)st;
+	struct hooked *h = arg;
 
-	return h->below->ops->own(h->below);
+	(void)writable;
+	(void)len;
+	return mkw__store_own(h->below);
 }
 
-static int hook_read(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+static ssize_t all_of(const struct mkw_io *io, int err)
 {
-	struct hooked *h = (struct hooked *)st;
-	int r = h->read_err;
-
-	if (!r)
-		r = h->below->ops->read(h->below, off, buf, len);
-	hook(h, OP_READ);
-	return r;
+	return err ? err : (ssize_t)io->len;
 }
 
-static int hook_write(struct mkw__store *st, uint64_t off, const void *buf,
-		      size_t len)
+static int move_below(struct hooked *h, enum op op, struct mkw_io *io)
 {
-	struct hooked *h = (struct hooked *)st;
-	int r = h->write_err;
-
-	if (!r)
-		r = h->below->ops->write(h->below, off, buf, len);
-	hook(h, OP_WRITE);
-	return r;
+	return op == OP_WRITE ?
+		       mkw__store_write(h->below, io->off, io->buf, io->len) :
+		       mkw__store_read(h->below, io->off, io->buf, io->len);
 }
 
-static void hook_submit(struct mkw__store *st, struct mkw__os_loop *l,
-			struct mkw__os_io *io)
+static void hook_move(struct hooked *h, enum op op, struct mkw_io *io)
 {
-	struct hooked *h = (struct hooked *)st;
-	enum op want = io->write ? OP_WRITE : OP_READ;
-	int err = io->write ? h->write_err : h->read_err;
+	int err = op == OP_WRITE ? h->write_err : h->read_err;
+	enum op want = op;
 
-	if (atomic_compare_exchange_strong(&h->keep, &want, OP_NONE)) {
+	if (io->flags & MKW_IO_MAY_BLOCK) {
+		if (!err)
+			err = move_below(h, op, io);
+		hook(h, op);
+	} else if (atomic_compare_exchange_strong(&h->keep, &want, OP_NONE)) {
 		h->kept_io = io;
-		h->kept_loop = l;
+		h->kept_op = op;
 		sem_post(&h->kept);
-	} else if (err) {
-		mkw__os_loop_post(l, io, err);
-	} else {
-		h->below->ops->submit(h->below, l, io);
+		return;
+	} else if (!err) {
+		err = move_below(h, op, io);
 	}
+	mkw_io_done(io, all_of(io, err));
+}
+
+static void hook_read(void *arg, struct mkw_io *io)
+{
+	hook_move(arg, OP_READ, io);
+}
+
+static void hook_write(void *arg, struct mkw_io *io)
+{
+	hook_move(arg, OP_WRITE, io);
 }
 
 /* Ends the transfer that was kept: well, or with an error. */
 static void end_kept(struct hooked *h, int err)
 {
-	struct mkw__os_io *io = h->kept_io;
-	const struct mkw__store_ops *ops = h->below->ops;
-
 	if (!err)
-		err = io->write ? ops->write(h->below, io->off, io->buf,
-					     io->len) :
-				  ops->read(h->below, io->off, io->buf,
-					    io->len);
-	mkw__os_loop_post(h->kept_loop, io, err);
+		err = move_below(h, h->kept_op, h->kept_io);
+	mkw_io_done(h->kept_io, all_of(h->kept_io, err));
 }
 
-static int hook_flush(struct mkw__store *st)
+static void hook_flush(void *arg, struct mkw_io *io)
 {
-	struct hooked *h = (struct hooked *)st;
+	struct hooked *h = arg;
 
-	return h->flush_err ? h->flush_err : h->below->ops->flush(h->below);
+	mkw_io_done(io, h->flush_err);
 }
 
-static int hook_resize(struct mkw__store *st, uint64_t len)
+static void hook_resize(void *arg, struct mkw_io *io)
 {
-	struct hooked *h = (struct hooked *)st;
-	int r = h->below->ops->resize(h->below, len);
+	struct hooked *h = arg;
+	int r = mkw__store_resize(h->below, io->len);
 
 	hook(h, OP_RESIZE);
-	return r;
+	mkw_io_done(io, r);
 }
 
-static int hook_punch(struct mkw__store *st, uint64_t off, uint64_t len)
+static void hook_punch(void *arg, struct mkw_io *io)
 {
-	struct hooked *h = (struct hooked *)st;
+	struct hooked *h = arg;
 
-	return h->below->ops->punch(h->below, off, len);
+	mkw_io_done(io, mkw__store_punch(h->below, io->off, io->len));
 }
 
-static int hook_zero(struct mkw__store *st, uint64_t off, uint64_t len)
+static void hook_allocate(void *arg, struct mkw_io *io)
 {
-	struct hooked *h = (struct hooked *)st;
+	struct hooked *h = arg;
 
-	return h->below->ops->zero(h->below, off, len);
+	mkw_io_done(io, mkw__store_allocate(h->below, io->off, io->len));
 }
 
-static int hook_allocate(struct mkw__store *st, uint64_t off, uint64_t len)
+static int64_t hook_seek(void *arg, uint64_t off, int data)
 {
-	struct hooked *h = (struct hooked *)st;
-
-	return h->below->ops->allocate(h->below, off, len);
-}
-
-static int64_t hook_seek(struct mkw__store *st, uint64_t off, bool data)
-{
-	struct hooked *h = (struct hooked *)st;
-	int64_t r = h->below->ops->seek(h->below, off, data);
+	struct hooked *h = arg;
+	int64_t r = mkw__store_seek(h->below, off, data);
 
 	hook(h, OP_SEEK);
 	return r;
 }
 
-static void hook_close(struct mkw__store *st)
+static void hook_close(void *arg)
 {
-	struct hooked *h = (struct hooked *)st;
+	struct hooked *h = arg;
 
-	h->below->ops->close(h->below);
+	mkw__store_close(h->below);
 	hook(h, OP_CLOSE);
 	sem_destroy(&h->stopped);
 	sem_destroy(&h->go);
@@ -301,15 +291,15 @@ static void hook_close(struct mkw__store *st)
 	free(h);
 }
 
-static const struct mkw__store_ops hooked_ops = {
+static const struct mkw_store_ops hooked_ops = {
+	MKW_STORE_OPS_INIT,
 	.own = hook_own,
 	.read = hook_read,
 	.write = hook_write,
-	.submit = hook_submit,
 	.flush = hook_flush,
 	.resize = hook_resize,
 	.punch = hook_punch,
-	.zero = hook_zero,
+	.zero = hook_punch,
 	.allocate = hook_allocate,
 	.seek = hook_seek,
 	.close = hook_close,
@@ -339,11 +329,16 @@ static void close_engine(struct mkw_engine *e)
 
 static struct hooked *make_store(uint64_t len)
 {
+	struct mkw_store_info info = MKW_STORE_INFO_INIT;
 	struct hooked *h = calloc(1, sizeof(*h));
 
 	MUST(h && !mkw__memstore_open(len, &h->below));
-	h->store = *h->below;
-	h->store.ops = &hooked_ops;
+	info.len = len;
+	info.id[0] = (uintptr_t)h;
+	info.align = h->below->direct_align;
+	info.flags = MKW_STORE_DIRECT | MKW_STORE_USER_MEMORY |
+		     MKW_STORE_ANY_CONTEXT;
+	MUST(!mkw__store_make(&hooked_ops, &info, h, true, &h->store));
 	sem_init(&h->stopped, 0, 0);
 	sem_init(&h->go, 0, 0);
 	sem_init(&h->kept, 0, 0);
@@ -358,10 +353,10 @@ static struct mkw_file *open_file(struct mkw_engine *e, uint64_t len,
 
 	*h = make_store(len);
 	for (uint64_t off = 0; first && off < len; off++)
-		MUST(!(*h)->below->ops->write((*h)->below, off,
+		MUST(!mkw__store_write((*h)->below, off,
 			&(unsigned char){ (unsigned char)(first + off / page) },
 			1));
-	assert_int_equal(mkw__file_attach(e, &(*h)->store, true, &file), 0);
+	assert_int_equal(mkw__file_attach(e, (*h)->store, true, &file), 0);
 	return file;
 }
 
@@ -654,7 +649,7 @@ static void test_sync_inside_growth(void **state)
 	task_join(&g.sync, "the sync");
 	seen = *(volatile uint64_t *)(void *)(g.p + PAST);
 	assert_int_equal(mkw_sync(g.file), 0);
-	assert_int_equal(h->below->ops->read(h->below, PAST, &stored,
+	assert_int_equal(mkw__store_read(h->below, PAST, &stored,
 					     sizeof(stored)), 0);
 	assert_int_equal(stored, seen);
 	assert_int_equal(mkw_unmap(g.p, page), 0);
@@ -945,9 +940,9 @@ static void test_flush_error_for_all(void **state)
 	(void)state;
 	first = open_file(e, page, 0, &h);
 	same = make_store(page);
-	same->store.dev = h->store.dev;
-	same->store.ino = h->store.ino;
-	assert_int_equal(mkw__file_attach(e, &same->store, true, &second), 0);
+	same->store->dev = h->store->dev;
+	same->store->ino = h->store->ino;
+	assert_int_equal(mkw__file_attach(e, same->store, true, &second), 0);
 	h->flush_err = -EIO;
 	assert_int_equal(mkw_sync(first), -EIO);
 	h->flush_err = 0;

@@ -418,20 +418,10 @@ static int play_onstack(void)
 }
 
 /* A page that cannot be read: SIGBUS by default, also on an old kernel. */
-static int fails(struct mkw__store *st, uint64_t off, void *buf, size_t len)
+static void fails(void *arg, struct mkw_io *io)
 {
-	(void)st;
-	(void)off;
-	(void)buf;
-	(void)len;
-	return -EIO;
-}
-
-static void fails_later(struct mkw__store *st, struct mkw__os_loop *l,
-			struct mkw__os_io *io)
-{
-	(void)st;
-	mkw__os_loop_post(l, io, -EIO);
+	(void)arg;
+	mkw_io_done(io, -EIO);
 }
 
 static int unreadable(bool old_kernel)
@@ -442,8 +432,7 @@ static int unreadable(bool old_kernel)
 	sigaction(SIGBUS, &sa, NULL);
 	sigaction(SIGSEGV, &sa, NULL);
 	scene_open();
-	scene.ops.read = fails;
-	scene.ops.submit = fails_later;
+	scene.store->ops.read = fails;
 	(void)*(volatile unsigned char *)scene_map(0);
 	return 0;
 }

@@ -90,7 +90,7 @@ static void check_bytes(struct mkw__store *st, uint64_t off, const char *want,
 	char *got = mkw__os_reserve(len);
 
 	memset(got, 0x5a, len);
-	assert_int_equal(st->ops->read(st, off, got, len), 0);
+	assert_int_equal(mkw__store_read(st, off, got, len), 0);
 	assert_memory_equal(got, want, len);
 	mkw__os_unreserve(got, len);
 }
@@ -130,7 +130,7 @@ static void test_shapes(void **state)
 	for (size_t i = 0; i < sizeof(shape) / sizeof(shape[0]); i++) {
 		const char *src = buf + shape[i].skew;
 
-		assert_int_equal(st->ops->write(st, shape[i].off, src,
+		assert_int_equal(mkw__store_write(st, shape[i].off, src,
 						shape[i].len),
 				 0);
 		check_bytes(st, shape[i].off, src, shape[i].len);
@@ -138,9 +138,9 @@ static void test_shapes(void **state)
 	check_zero(st, 32 * page, page);
 	check_zero(st, 17 * page, page + 1);
 	check_zero(st, 21 * page + 3, page);
-	assert_int_equal(st->ops->flush(st), 0);
+	assert_int_equal(mkw__store_flush(st), 0);
 	mkw__os_unreserve(buf, 64 << 10);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 /* Past the end are zeros, also where the end is inside a block. */
@@ -149,7 +149,7 @@ static void test_past_the_end(void **state)
 	struct mkw__store *st = open_either(state, 3 * page + 100);
 	char *buf = pattern(4 * page, 2), *want = mkw__os_reserve(8 * page);
 
-	assert_int_equal(st->ops->write(st, 0, buf, 3 * page + 100), 0);
+	assert_int_equal(mkw__store_write(st, 0, buf, 3 * page + 100), 0);
 	memcpy(want, buf, 3 * page + 100);
 	check_bytes(st, 0, want, 8 * page);
 	check_bytes(st, page, want + page, 3 * page);
@@ -158,7 +158,7 @@ static void test_past_the_end(void **state)
 	check_zero(st, 64 * page, 3 * page);
 	mkw__os_unreserve(buf, 4 * page);
 	mkw__os_unreserve(want, 8 * page);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 static void test_bad_buffers(void **state)
@@ -172,16 +172,16 @@ static void test_bad_buffers(void **state)
 	assert_int_equal(mprotect(p + 2 * page, page, PROT_NONE), 0);
 	assert_int_equal(mprotect(p, page, PROT_READ), 0);
 	/* Not writable; not there; aligned and not; past the end. */
-	assert_int_equal(st->ops->read(st, 0, p, page), -EFAULT);
-	assert_int_equal(st->ops->read(st, 0, p + 1, page), -EFAULT);
-	assert_int_equal(st->ops->read(st, LEN, p, page), -EFAULT);
-	assert_int_equal(st->ops->read(st, 0, p + page, 2 * page), -EFAULT);
-	assert_int_equal(st->ops->write(st, 0, p + 2 * page, page), -EFAULT);
-	assert_int_equal(st->ops->write(st, 0, p + page + 1, page), -EFAULT);
-	assert_int_equal(st->ops->write(st, 0, p, 2 * page), 0);
-	assert_int_equal(st->ops->read(st, 0, p + page, page), 0);
+	assert_int_equal(mkw__store_read(st, 0, p, page), -EFAULT);
+	assert_int_equal(mkw__store_read(st, 0, p + 1, page), -EFAULT);
+	assert_int_equal(mkw__store_read(st, LEN, p, page), -EFAULT);
+	assert_int_equal(mkw__store_read(st, 0, p + page, 2 * page), -EFAULT);
+	assert_int_equal(mkw__store_write(st, 0, p + 2 * page, page), -EFAULT);
+	assert_int_equal(mkw__store_write(st, 0, p + page + 1, page), -EFAULT);
+	assert_int_equal(mkw__store_write(st, 0, p, 2 * page), 0);
+	assert_int_equal(mkw__store_read(st, 0, p + page, page), 0);
 	munmap(p, 3 * page);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 static void test_resize(void **state)
@@ -189,23 +189,23 @@ static void test_resize(void **state)
 	struct mkw__store *st = open_either(state, LEN);
 	char *buf = pattern(4 * page, 3);
 
-	assert_int_equal(st->ops->write(st, 0, buf, 4 * page), 0);
-	assert_int_equal(st->ops->resize(st, page + 10), 0);
+	assert_int_equal(mkw__store_write(st, 0, buf, 4 * page), 0);
+	assert_int_equal(mkw__store_resize(st, page + 10), 0);
 	check_zero(st, page + 10, 3 * page);
-	assert_int_equal(st->ops->resize(st, LEN), 0);
+	assert_int_equal(mkw__store_resize(st, LEN), 0);
 	check_bytes(st, 0, buf, page + 10);
 	check_zero(st, page + 10, 3 * page);
 	/* Far and sparse. */
-	assert_int_equal(st->ops->resize(st, (uint64_t)1 << 40), 0);
-	assert_int_equal(st->ops->write(st, ((uint64_t)1 << 40) - page, buf,
+	assert_int_equal(mkw__store_resize(st, (uint64_t)1 << 40), 0);
+	assert_int_equal(mkw__store_write(st, ((uint64_t)1 << 40) - page, buf,
 					page),
 			 0);
 	check_bytes(st, ((uint64_t)1 << 40) - page, buf, page);
 	check_zero(st, (uint64_t)1 << 39, page);
-	assert_int_equal(st->ops->resize(st, 0), 0);
+	assert_int_equal(mkw__store_resize(st, 0), 0);
 	check_zero(st, 0, page);
 	mkw__os_unreserve(buf, 4 * page);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 /* EOPNOTSUPP is an answer too, and changes nothing. */
@@ -225,15 +225,15 @@ static void test_punch_and_zero(void **state)
 	struct mkw__store *st = open_either(state, 64 * page);
 	char *buf = pattern(64 * page, 4);
 
-	assert_int_equal(st->ops->write(st, 0, buf, 64 * page), 0);
-	if (worked(st->ops->punch(st, 16 * page, 16 * page), st, 0, buf,
+	assert_int_equal(mkw__store_write(st, 0, buf, 64 * page), 0);
+	if (worked(mkw__store_punch(st, 16 * page, 16 * page), st, 0, buf,
 		   64 * page)) {
 		check_zero(st, 16 * page, 16 * page);
-		assert_int_equal(st->ops->seek(st, 0, false), 16 * page);
-		assert_int_equal(st->ops->seek(st, 16 * page, true), 32 * page);
-		assert_int_equal(st->ops->seek(st, 5, true), 5);
+		assert_int_equal(mkw__store_seek(st, 0, false), 16 * page);
+		assert_int_equal(mkw__store_seek(st, 16 * page, true), 32 * page);
+		assert_int_equal(mkw__store_seek(st, 5, true), 5);
 	}
-	if (worked(st->ops->zero(st, 40 * page + 3, 2 * page), st, 40 * page,
+	if (worked(mkw__store_zero(st, 40 * page + 3, 2 * page), st, 40 * page,
 		   buf + 40 * page, 4 * page))
 		check_zero(st, 40 * page + 3, 2 * page);
 	check_bytes(st, 40 * page, buf + 40 * page, 3);
@@ -242,17 +242,17 @@ static void test_punch_and_zero(void **state)
 	check_bytes(st, 32 * page, buf + 32 * page, 8 * page);
 
 	/* Edges inside one page; the length stays. */
-	if (worked(st->ops->punch(st, 63 * page + 10, 2 * page), st, 62 * page,
+	if (worked(mkw__store_punch(st, 63 * page + 10, 2 * page), st, 62 * page,
 		   buf + 62 * page, 2 * page))
 		check_zero(st, 63 * page + 10, page - 10);
 	check_bytes(st, 63 * page, buf + 63 * page, 10);
-	(void)worked(st->ops->allocate(st, 64 * page, 64 * page), st, 0, buf,
+	(void)worked(mkw__store_allocate(st, 64 * page, 64 * page), st, 0, buf,
 		     page);
-	assert_int_equal(st->ops->seek(st, 63 * page, false) <=
+	assert_int_equal(mkw__store_seek(st, 63 * page, false) <=
 				 (int64_t)(64 * page),
 			 1);
 	mkw__os_unreserve(buf, 64 * page);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 static void test_seek(void **state)
@@ -260,15 +260,15 @@ static void test_seek(void **state)
 	struct mkw__store *st = open_either(state, 4096 * page);
 	char *buf = pattern(page, 5);
 
-	assert_int_equal(st->ops->seek(st, 0, true), -ENXIO);
-	assert_int_equal(st->ops->seek(st, 7, false), 7);
-	assert_int_equal(st->ops->write(st, 2048 * page, buf, page), 0);
-	assert_int_equal(st->ops->flush(st), 0);
-	assert_int_equal(st->ops->seek(st, 0, true), 2048 * page);
-	assert_int_equal(st->ops->seek(st, 2048 * page, false), 2049 * page);
-	assert_int_equal(st->ops->seek(st, 2049 * page, true), -ENXIO);
+	assert_int_equal(mkw__store_seek(st, 0, true), -ENXIO);
+	assert_int_equal(mkw__store_seek(st, 7, false), 7);
+	assert_int_equal(mkw__store_write(st, 2048 * page, buf, page), 0);
+	assert_int_equal(mkw__store_flush(st), 0);
+	assert_int_equal(mkw__store_seek(st, 0, true), 2048 * page);
+	assert_int_equal(mkw__store_seek(st, 2048 * page, false), 2049 * page);
+	assert_int_equal(mkw__store_seek(st, 2049 * page, true), -ENXIO);
 	mkw__os_unreserve(buf, page);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 /* ---- asynchronous ----------------------------------------------------- */
@@ -296,7 +296,7 @@ static int transfer(struct mkw__store *st, struct mkw__os_loop *l, bool write,
 				      .buf = buf,
 				      .len = len } };
 
-	st->ops->submit(st, l, &t.io);
+	mkw__store_submit(st, l, &t.io);
 	assert_int_equal(t.dones, 0);
 	while (!t.dones)
 		mkw__os_loop_wait(l, UINT64_MAX);
@@ -343,7 +343,7 @@ static void try_submit(void **state, bool no_uring)
 				.buf = got + i * page,
 				.len = page }
 		};
-		st->ops->submit(st, l, &many[i].io);
+		mkw__store_submit(st, l, &many[i].io);
 	}
 	do {
 		mkw__os_loop_wait(l, UINT64_MAX);
@@ -358,7 +358,7 @@ static void try_submit(void **state, bool no_uring)
 	mkw__os_loop_destroy(l);
 	mkw__os_unreserve(buf, 64 * page);
 	mkw__os_unreserve(got, 64 * page);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 static void test_submit(void **state)
@@ -384,17 +384,17 @@ static void test_length_stays(void **state)
 	unlink(path_of("length"));
 	assert_int_equal(ftruncate(fd, (off_t)page + 700), 0);
 	assert_int_equal(mkw__hostfile_open_fd(fd, &st), 0);
-	assert_int_equal(st->ops->write(st, 0, buf, page + 700), 0);
+	assert_int_equal(mkw__store_write(st, 0, buf, page + 700), 0);
 	assert_int_equal(mkw__os_loop_create(1, &l), 0);
 	assert_int_equal(transfer(st, l, true, page, buf + page, 700), 0);
-	(void)st->ops->allocate(st, 0, 16 * page);
-	(void)st->ops->punch(st, page, 16 * page);
-	(void)st->ops->zero(st, 0, 16 * page);
+	(void)mkw__store_allocate(st, 0, 16 * page);
+	(void)mkw__store_punch(st, page, 16 * page);
+	(void)mkw__store_zero(st, 0, 16 * page);
 	assert_int_equal(fstat(fd, &sb), 0);
 	assert_int_equal(sb.st_size, page + 700);
 	mkw__os_loop_destroy(l);
 	mkw__os_unreserve(buf, 2 * page);
-	st->ops->close(st);
+	mkw__store_close(st);
 	close(fd);
 }
 
@@ -406,7 +406,7 @@ static int try_open(const char *name, int flags)
 	int err = mkw__hostfile_open(path_of(name), flags, 0600, &st);
 
 	if (!err)
-		st->ops->close(st);
+		mkw__store_close(st);
 	return err;
 }
 
@@ -461,12 +461,12 @@ static void test_open(void **state)
 	assert_int_equal(st->ino, sb.st_ino);
 	assert_int_equal(st->dev, sb.st_dev);
 	assert_false(st->read_only);
-	st->ops->close(st);
+	mkw__store_close(st);
 
 	assert_int_equal(mkw__hostfile_open(path_of("f"), O_RDONLY, 0, &st), 0);
 	assert_true(st->read_only);
-	assert_int_equal(st->ops->write(st, 0, name, 1), -EBADF);
-	st->ops->close(st);
+	assert_int_equal(mkw__store_write(st, 0, name, 1), -EBADF);
+	mkw__store_close(st);
 	unlink(path_of("f"));
 }
 
@@ -484,17 +484,17 @@ static void test_open_fd(void **state)
 
 	/* Neither O_APPEND nor the file position is the caller's. */
 	assert_int_equal(mkw__hostfile_open_fd(fd, &st), 0);
-	assert_int_equal(st->ops->write(st, 5, buf, 16), 0);
+	assert_int_equal(mkw__store_write(st, 5, buf, 16), 0);
 	assert_int_equal(pread(fd, back, 16, 5), 16);
 	assert_memory_equal(back, buf, 16);
 	assert_int_equal(lseek(fd, 0, SEEK_CUR), 0);
-	st->ops->close(st);
+	mkw__store_close(st);
 	close(fd);
 
 	fd = open(path_of("f"), O_RDONLY);
 	assert_int_equal(mkw__hostfile_open_fd(fd, &st), 0);
 	assert_true(st->read_only);
-	st->ops->close(st);
+	mkw__store_close(st);
 	close(fd);
 	fd = open(path_of("f"), O_WRONLY);
 	assert_int_equal(mkw__hostfile_open_fd(fd, &st), -EBADF);
@@ -519,9 +519,9 @@ static void test_open_fd(void **state)
 	assert_false(st->direct);
 	assert_int_equal(st->direct_align, 1);
 	assert_int_equal(st->memory_align, 1);
-	assert_int_equal(st->ops->write(st, 1, buf, 100), 0);
+	assert_int_equal(mkw__store_write(st, 1, buf, 100), 0);
 	check_bytes(st, 1, buf, 100);
-	st->ops->close(st);
+	mkw__store_close(st);
 	mkw__os_unreserve(buf, page);
 }
 
@@ -536,7 +536,7 @@ static int own_elsewhere(const char *path, int flags)
 		struct mkw__store *st;
 		int err = mkw__hostfile_open(path, flags, 0, &st);
 
-		_exit(err ? 255 : -st->ops->own(st));
+		_exit(err ? 255 : -mkw__store_own(st));
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status));
@@ -554,23 +554,23 @@ static void test_own(void **state)
 	assert_int_equal(mkw__hostfile_open(path, O_RDWR | O_CREAT, 0600, &st),
 			 0);
 	assert_int_equal(own_elsewhere(path, O_RDWR), 0);
-	assert_int_equal(st->ops->own(st), 0);
+	assert_int_equal(mkw__store_own(st), 0);
 	assert_int_equal(own_elsewhere(path, O_RDWR), -EBUSY);
 	assert_int_equal(own_elsewhere(path, O_RDONLY), -EBUSY);
 	/* In this process too; and opening and closing it lets nothing go. */
 	assert_int_equal(mkw__hostfile_open(path, O_RDONLY, 0, &second), 0);
-	assert_int_equal(second->ops->own(second), -EBUSY);
-	second->ops->close(second);
+	assert_int_equal(mkw__store_own(second), -EBUSY);
+	mkw__store_close(second);
 	fd = open(path, O_RDONLY);
 	close(fd);
 	assert_int_equal(own_elsewhere(path, O_RDWR), -EBUSY);
-	st->ops->close(st);
+	mkw__store_close(st);
 
 	assert_int_equal(mkw__hostfile_open(path, O_RDONLY, 0, &st), 0);
-	assert_int_equal(st->ops->own(st), 0);
+	assert_int_equal(mkw__store_own(st), 0);
 	assert_int_equal(own_elsewhere(path, O_RDONLY), 0);
 	assert_int_equal(own_elsewhere(path, O_RDWR), -EBUSY);
-	st->ops->close(st);
+	mkw__store_close(st);
 	assert_int_equal(own_elsewhere(path, O_RDWR), 0);
 	unlink(path);
 }
@@ -590,11 +590,11 @@ static void test_direct(void **state)
 	(void)state;
 	if (!st->direct) {
 		print_message("skipped: no O_DIRECT in %s\n", folder);
-		st->ops->close(st);
+		mkw__store_close(st);
 		skip();
 	}
 	assert_true(st->direct_align >= 512 && st->direct_align <= page);
-	st->ops->close(st);
+	mkw__store_close(st);
 
 	assert_int_equal(mkw__hostfile_open(path_of("f"), O_RDWR | O_CREAT,
 					    0600, &st),
@@ -603,10 +603,10 @@ static void test_direct(void **state)
 	unlink(path_of("f"));
 	assert_int_equal(ftruncate(fd, (off_t)(64 * page)), 0);
 	assert_int_equal(mkw__os_loop_create(1, &l), 0);
-	assert_int_equal(st->ops->write(st, 0, buf, 32 * page), 0);
-	assert_int_equal(st->ops->write(st, 32 * page, buf + 1, 8 * page), 0);
+	assert_int_equal(mkw__store_write(st, 0, buf, 32 * page), 0);
+	assert_int_equal(mkw__store_write(st, 32 * page, buf + 1, 8 * page), 0);
 	assert_int_equal(transfer(st, l, true, 40 * page, buf, 24 * page), 0);
-	assert_int_equal(st->ops->write(st, 3 * page + st->direct_align,
+	assert_int_equal(mkw__store_write(st, 3 * page + st->direct_align,
 					buf + 5 * page, st->direct_align),
 			 0);
 	check_bytes(st, 3 * page + st->direct_align, buf + 5 * page,
@@ -621,7 +621,7 @@ static void test_direct(void **state)
 	munmap(map, 64 * page);
 	mkw__os_loop_destroy(l);
 	mkw__os_unreserve(buf, 64 * page);
-	st->ops->close(st);
+	mkw__store_close(st);
 	close(fd);
 }
 

@@ -616,7 +616,7 @@ static void disk_reads(void *arg)
 	(void)arg;
 	disk = sim_disk_create(1024);
 	st = sim_disk_store(disk);
-	CHECK(!st->ops->own(st) && st->ops->own(st) == -EBUSY);
+	CHECK(!mkw__store_own(st) && mkw__store_own(st) == -EBUSY);
 	for (unsigned i = 0; i < 4; i++)
 		sim_disk_poke(disk, i * 64, 100 + i);
 	CHECK(!mkw__os_loop_create(4, &loop));
@@ -624,7 +624,7 @@ static void disk_reads(void *arg)
 	for (unsigned i = 0; i < 4; i++) {
 		ios[i] = (struct mkw__os_io){ .done = io_done, .off = i * 64,
 					      .buf = bufs[i], .len = 64 };
-		st->ops->submit(st, loop, &ios[i]);
+		mkw__store_submit(st, loop, &ios[i]);
 		CHECK(!ended);
 	}
 	while (ended < 4)
@@ -634,17 +634,17 @@ static void disk_reads(void *arg)
 		reordered += end_order[i] != (int)i;
 	}
 	CHECK(sim_disk_allocated(disk, 0) && !sim_disk_allocated(disk, 16));
-	CHECK(st->ops->seek(st, 1, true) == 1 && st->ops->seek(st, 1, false) == 16);
-	CHECK(!st->ops->punch(st, 0, 64) && !sim_disk_allocated(disk, 0));
-	CHECK(!st->ops->allocate(st, 2000, 16) && sim_disk_len(disk) == 1024);
-	CHECK(st->ops->seek(st, 208, true) == -ENXIO);
-	CHECK(!st->ops->resize(st, 72) && sim_disk_peek(disk, 64) == 101);
-	CHECK(!st->ops->read(st, 0, bufs[0], 256) && !bufs[0][0]);
+	CHECK(mkw__store_seek(st, 1, true) == 1 && mkw__store_seek(st, 1, false) == 16);
+	CHECK(!mkw__store_punch(st, 0, 64) && !sim_disk_allocated(disk, 0));
+	CHECK(!mkw__store_allocate(st, 2000, 16) && sim_disk_len(disk) == 1024);
+	CHECK(mkw__store_seek(st, 208, true) == -ENXIO);
+	CHECK(!mkw__store_resize(st, 72) && sim_disk_peek(disk, 64) == 101);
+	CHECK(!mkw__store_read(st, 0, bufs[0], 256) && !bufs[0][0]);
 	sim_disk_fail(disk, SIM_DISK_READ, 2);
-	CHECK(!st->ops->read(st, 0, bufs[0], 64));
-	CHECK(st->ops->read(st, 0, bufs[0], 64) == -EIO);
-	CHECK(!st->ops->read(st, 0, bufs[0], 64));
-	st->ops->close(st);
+	CHECK(!mkw__store_read(st, 0, bufs[0], 64));
+	CHECK(mkw__store_read(st, 0, bufs[0], 64) == -EIO);
+	CHECK(!mkw__store_read(st, 0, bufs[0], 64));
+	mkw__store_close(st);
 	mkw__os_loop_destroy(loop);
 }
 
@@ -659,7 +659,7 @@ static void test_disk(void **state)
 static void reader(void *arg)
 {
 	(void)arg;
-	st->ops->read(st, 0, bufs[0], 64);
+	mkw__store_read(st, 0, bufs[0], 64);
 }
 
 static void punch_over_read(void *arg)
@@ -670,9 +670,9 @@ static void punch_over_read(void *arg)
 	disk = sim_disk_create(128);
 	st = sim_disk_store(disk);
 	t = sim_spawn("reader", reader, NULL);
-	st->ops->punch(st, 32, 32);
+	mkw__store_punch(st, 32, 32);
 	sim_join(t);
-	st->ops->close(st);
+	mkw__store_close(st);
 }
 
 static void write_past_end(void *arg)
@@ -680,7 +680,7 @@ static void write_past_end(void *arg)
 	(void)arg;
 	disk = sim_disk_create(128);
 	st = sim_disk_store(disk);
-	st->ops->write(st, 96, bufs[0], 64);
+	mkw__store_write(st, 96, bufs[0], 64);
 }
 
 static void test_disk_contract(void **state)
