@@ -207,6 +207,12 @@ void sim_disk_stretch(struct sim_disk *d, uint64_t len)
 	d->len = len;
 }
 
+void sim_disk_change(struct sim_disk *d, uint64_t off, uint64_t value)
+{
+	touch_blocks(SIM_O_BLOCK, d, off, off + sizeof(value), SIM_WRITE);
+	sim_disk_poke(d, off, value);
+}
+
 void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end)
 {
 	d->bad_start = start;

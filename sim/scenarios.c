@@ -972,6 +972,63 @@ static void error_callback(void)
 	stage_close();
 }
 
+/* Page 1 is changed elsewhere. */
+static void changer(void *arg)
+{
+	unsigned n = stage.words_per_page;
+
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		if (variant & 16)
+			stage_change_elsewhere(n, n, n, n, MKW_INVALIDATE_DISCARD);
+		else if (variant & 4)
+			stage_change_elsewhere(n, n, 0, stage.words, 0);
+		else
+			stage_change_elsewhere(n, n - (variant & 1), n, n, 0);
+		stage_load(map1, word_of_page(1));
+	}
+}
+
+static void near_toucher(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2 * rounds; i++) {
+		unsigned page = (unsigned)sim_random(stage.pages);
+
+		if (sim_random(2) && (page != 1 || variant & 16))
+			stage_store(map0, word_of_page(page));
+		stage_load(map0, word_of_page(1));
+	}
+}
+
+/* By the cache: what a direct read sees while a fill is under way may be newer. */
+static void near_reader(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_read(stage.words_per_page, stage.words_per_page, 0);
+}
+
+/*
+ * The engine has written to page 1 at no time, or, where what is dirty is discarded,
+ * may not: what somebody else writes there stays.
+ */
+static void invalidate_vs_fault(void)
+{
+	static const struct role roles[] = {
+		{ "changer", changer }, { "toucher", near_toucher },
+		{ "reader", near_reader }, { "syncer", syncer },
+	};
+
+	set_up(3, 0);
+	if (sim_random(2))
+		stage_load(map1, word_of_page(1));
+	if (variant & 16)
+		stage_bad_pages(1, 2);
+	play_roles(roles, 2 + (variant >> 2) % 3);
+	stage_close();
+}
+
 static void stretcher(void *arg)
 {
 	(void)arg;
@@ -1594,6 +1651,8 @@ const struct scenario scenarios[] = {
 	  bad_buffer, false },
 	{ "discard-vs-store", "what cannot be written is given up, and nothing else",
 	  discard_vs_store, false },
+	{ "invalidate-vs-fault", "what is cached was changed elsewhere",
+	  invalidate_vs_fault, false },
 	{ "error-callback", "accesses that fail ask first, and are made again",
 	  error_callback, false },
 	{ "length-changed", "somebody else makes the file longer",

@@ -175,6 +175,8 @@ uint64_t sim_disk_crash(struct sim_disk *d, uint64_t *random, char *image,
 			uint64_t size);
 /* Somebody else makes the file longer, or as long again as it was: no data changes. */
 void sim_disk_stretch(struct sim_disk *d, uint64_t len);
+/* Somebody else writes a word, whatever writes fail for us. */
+void sim_disk_change(struct sim_disk *d, uint64_t off, uint64_t value);
 /* Writes that touch these bytes fail with -EIO; none if they are empty. */
 void sim_disk_bad(struct sim_disk *d, uint64_t start, uint64_t end);
 bool sim_disk_is_bad(struct sim_disk *d, uint64_t off);

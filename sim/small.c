@@ -16,6 +16,7 @@
  *   e0   the same into block 1 of page 0 itself            I0, E0   direct
  *   o0   pwrite of page 0, block 0, out of the mapping: block 0 of the other page
  *   x0   to block 1, out of block 0 of page 0 itself       O0, X0   direct
+ *   v0   somebody else writes page 0, and it is invalidated; n0: it is invalidated
  *   u    unmap all of the second mapping, and map it again
  *
  * The first role uses the first mapping, the others the second one.
@@ -93,6 +94,12 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 	case 'X':
 		stage_write_from(maps[map], word, word + BLOCK, BLOCK,
 				 what == 'X' ? MKW_DIRECT : 0);
+		break;
+	case 'v':
+		stage_change_elsewhere(word, n, word, word, 0);
+		break;
+	case 'n':
+		stage_invalidate(word, n);
 		break;
 	case 'u':
 		stage_remap(maps[1], false, playing->in_thread);
@@ -196,6 +203,9 @@ const struct small smalls[] = {
 	PLAY("writeback-vs-store", 2, 0, "s00", "y", "s00 l00"),
 	PLAY("load-vs-store", 2, 0, "r0", "l00", "s00"),
 	PLAY("grow-vs-partial-page", 2, 0, "", "s00 l00", "t01 t2"),
+	PLAY("invalidate-vs-fault", 2, 0, "", "l00", "v0 l00"),
+	PLAY("invalidate-vs-fault", 2, 0, "l00", "l00 r0", "v0 l00"),
+	PLAY("invalidate-vs-fault", 2, 0, "s01", "s00", "n0 l00"),
 	PLAY("unmap-vs-fault", 2, 0, "", "l00", "u l00"),
 	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
 };

@@ -678,6 +678,38 @@ void stage_unstretch(void)
 	stage.stretched = false;
 }
 
+void stage_change_elsewhere(unsigned word, unsigned n, unsigned also,
+			    unsigned also_end, unsigned flags)
+{
+	uint64_t start = begin("somebody else writes words [%llu, %llu)", word, n, 0);
+	uint64_t value[n], discard;
+	unsigned from = also < word ? also : word;
+	unsigned to = also_end > word + n ? also_end : word + n;
+
+	for (unsigned i = 0; i < n; i++) {
+		value[i] = new_value();
+		sim_disk_change(stage.disk, (uint64_t)at(word + i), value[i]);
+	}
+	discard = begin("invalidates words [%llu, %llu)", from, to - from, 0);
+	check(mkw_invalidate(stage.file, at(from), (to - from) * WORD, flags),
+	      "mkw_invalidate()");
+	stage.discarded |= flags & MKW_INVALIDATE_DISCARD;
+	sim_trace("it is invalid", 0, 0, 0);
+	for (unsigned i = 0; i < n; i++) {
+		sim_history_add(word + i, "elsewhere", true, value[i], start, false);
+		/* What was stored to it since is lost. */
+		if (flags & MKW_INVALIDATE_DISCARD)
+			sim_history_add(word + i, "discard", true, value[i], discard, false);
+	}
+	wrote(word, n);
+}
+
+void stage_invalidate(unsigned word, unsigned n)
+{
+	sim_step("invalidates words [%llu, %llu)", word, word + n, 0);
+	check(mkw_invalidate(stage.file, at(word), n * WORD, 0), "mkw_invalidate()");
+}
+
 void stage_open_other(void)
 {
 	check(mkw__file_attach(stage.engine, sim_disk_store(stage.disk), true,

@@ -134,6 +134,15 @@ void stage_answer(bool reads_fail);
 void stage_stretch(void);
 void stage_unstretch(void);
 /*
+ * Somebody else writes these words on the disk, and the engine is told; from then on
+ * nothing else may be seen. Pages in which nobody stores, or that are bad, with
+ * MKW_INVALIDATE_DISCARD; those of [also, also_end) are invalidated besides.
+ */
+void stage_change_elsewhere(unsigned word, unsigned n, unsigned also,
+			    unsigned also_end, unsigned flags);
+/* Without a change. */
+void stage_invalidate(unsigned word, unsigned n);
+/*
  * Freezes the file, or all of the engine; looks whether the disk has everything, and
  * stays as it is; thaws.
  */

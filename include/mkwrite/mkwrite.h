@@ -548,6 +548,38 @@ ssize_t mkw_failed(struct mkw_file *file, off_t off, struct mkw_failed *vec,
  */
 int64_t mkw_discard(struct mkw_file *file, off_t off, off_t len);
 
+/* Flags of mkw_invalidate(). */
+#define MKW_INVALIDATE_DISCARD 0x1u	/* what is dirty is lost */
+
+/*
+ * For data that changed elsewhere: somebody else has written to the file, or a lease on
+ * it is taken back. Whatever is cached of [off, off + len), rounded out to pages, is
+ * forgotten, in all mappings; len 0 means to the end. A load or read that begins once it
+ * has returned sees what the file, or the store (mkwrite/store.h), has then: no
+ * access that is under way brings back what was read before. Accesses of the
+ * range wait meanwhile. A page that could not be read is tried again.
+ *
+ * Dirty pages are written first (not flushed: mkw_sync() does), as a lease asks for that
+ * is called back: whole pages, over what somebody else has in them. With
+ * MKW_INVALIDATE_DISCARD they are not: what was stored to them since they were last
+ * written is lost, in the range alone, which must be whole pages, as a lease
+ * asks for that was lost. A write of such a page that is under way is waited for; see to it
+ * that the other side refuses it.
+ *
+ * The file's length is not asked for anew: who changes that elsewhere is found by
+ * mkw_sync() (-ESTALE). Reads and writes of the store go on being needed until it
+ * has returned, so a store must not hold them back until then.
+ *
+ * -EINVAL   file is NULL, off < 0, len < 0, the two overflow, an unknown flag;
+ *           MKW_INVALIDATE_DISCARD, and off or len is no multiple of the page size
+ * -EBADF    MKW_INVALIDATE_DISCARD on a read-only file
+ * -EDEADLK  the calling thread has pinned a page of it (mkw_pin()); nothing has changed. Pins of
+ *           others are waited for
+ * -EIO, -ENOSPC, ...   a page could not be written: it stays, dirty (mkw_failed()). All
+ *           others are forgotten
+ */
+int mkw_invalidate(struct mkw_file *file, off_t off, off_t len, unsigned flags);
+
 /* Flags of mkw_map(). */
 #define MKW_MAP_INLINE          0x1u /* faults are served in their own thread */
 #define MKW_MAP_FIXED           0x2u /* at hint; ordinary memory is replaced */

@@ -495,6 +495,27 @@ int64_t mkw_discard(struct mkw_file *file, off_t off, off_t len)
 	return r;
 }
 
+int mkw_invalidate(struct mkw_file *file, off_t off, off_t len, unsigned flags)
+{
+	struct mkw__os_sigmask mask;
+	bool discard = flags & MKW_INVALIDATE_DISCARD;
+	int r;
+
+	if (!file || len < 0 || !range_ok(off, len) ||
+	    (flags & ~MKW_INVALIDATE_DISCARD) ||
+	    (discard && !(page_aligned(off) && page_aligned(len))))
+		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
+	if (discard && !file->writable)
+		return -EBADF;
+	mkw__os_signals_block(&mask);
+	r = mkw__invalidate(file->inode, (uint64_t)off,
+			    len ? (uint64_t)off + (uint64_t)len : OFF_MAX, discard);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
 int mkw_file_close(struct mkw_file *file)
 {
 	return call_file(file, mkw__file_close);

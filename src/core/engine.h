@@ -955,6 +955,11 @@ size_t mkw__failed_list(struct mkw__inode *in, uint64_t off,
 			struct mkw_failed *vec, size_t n);
 int64_t mkw__failed_discard(struct mkw__inode *in, uint64_t off, uint64_t len);
 
+/* ---- invalidate.c: what the store has was changed elsewhere ------------- */
+
+/* mkw_invalidate() of the pages of bytes [off, end). */
+int mkw__invalidate(struct mkw__inode *in, uint64_t off, uint64_t end, bool discard);
+
 /* ---- writeback.c, reclaim.c, flusher.c -------------------------------- */
 
 /* Writes in flight of one task. */
