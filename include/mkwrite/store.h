@@ -33,8 +33,9 @@
  *
  * Order. Any number of operations are under way at once. The engine sees to it that
  *   - no two writes of one page of memory (sysconf(_SC_PAGESIZE)) overlap in time;
- *   - resize to a smaller length, punch, zero, collapse and insert (the last two from their offset to the end) overlap with no
- *     read or write of their range, and growing with no write of the last page;
+ *   - resize to a smaller length, punch, zero, collapse and insert (the last two from
+ *     their offset to the end) overlap with no read or write of their range, and
+ *     growing with no write of the last page;
  *   - own() is over before anything else begins, and everything before close().
  * All else may come in any order and at the same time: reads of one range, a read
  * with a write of it (which may see either, by parts of info.align), flush

@@ -13,6 +13,8 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -58,6 +60,8 @@ static struct odd {
 	_Atomic uint64_t from, to;
 	_Atomic unsigned blocking, queued, in_pieces, flushes, punches, closes;
 	_Atomic bool truncated;		/* reads end in the midst */
+	_Atomic bool hold;		/* the next read has its bytes, and waits */
+	sem_t held, go;
 
 	pthread_t thread;
 	pthread_mutex_t mutex;
@@ -91,11 +95,18 @@ static ssize_t transfer(struct mkw_io *io, bool write)
 static void perform(const struct job *j)
 {
 	struct mkw_io *io = j->io;
+	ssize_t r;
 
 	switch (j->op) {
 	case READ:
 	case WRITE:
-		mkw_io_done(io, transfer(io, j->op == WRITE));
+		r = transfer(io, j->op == WRITE);
+		if (j->op == READ && atomic_exchange(&odd.hold, false)) {
+			sem_post(&odd.held);
+			while (sem_wait(&odd.go))
+				;
+		}
+		mkw_io_done(io, r);
 		return;
 	case FLUSH:
 		odd.flushes++;
@@ -225,6 +236,8 @@ static void odd_start(size_t len, bool late)
 	memset(odd.data, 0, P(PAGES));
 	for (size_t i = 0; i < len; i++)
 		odd.data[i] = (unsigned char)(1 + i / page + i % 251);
+	sem_init(&odd.held, 0, 0);
+	sem_init(&odd.go, 0, 0);
 	pthread_mutex_init(&odd.mutex, NULL);
 	pthread_cond_init(&odd.some, NULL);
 	if (late)
@@ -476,6 +489,196 @@ static void test_bare(void **state)
 	free(want);
 }
 
+/* ---- data that changes elsewhere ---------------------------------------- */
+
+static void change(size_t at, unsigned char to)
+{
+	odd.data[at] = to;
+}
+
+static bool cached(struct fixture *f, size_t n)
+{
+	unsigned char vec;
+
+	assert_int_equal(mkw_resident(f->file, (off_t)P(n), P(1), &vec), 0);
+	return vec & MKW_RESIDENT;
+}
+
+static void test_invalidate(void **state)
+{
+	const size_t len = P(32) - 100;
+	struct fixture f;
+
+	(void)state;
+	start(&f, &odd_ops, len, false, O_RDWR);
+	assert_memory_equal(f.p, odd.data, len);
+	change(P(3) + 5, 1);
+	change(P(31) + 5, 2);
+	assert_int_equal(f.p[P(3) + 5], value(P(3) + 5));
+	assert_int_equal(mkw_invalidate(f.file, P(3) + 5, 1, 0), 0);
+	assert_int_equal(f.p[P(3) + 5], 1);
+	assert_int_equal(f.p[P(31) + 5], value(P(31) + 5));
+	assert_true(cached(&f, 4));
+	/* To the end: what is dirty is in the store, and gone from the cache. */
+	f.p[P(5)] = 7;
+	assert_int_equal(mkw_invalidate(f.file, P(4), 0, 0), 0);
+	assert_int_equal(odd.data[P(5)], 7);
+	assert_false(cached(&f, 5));
+	assert_true(cached(&f, 3));
+	assert_int_equal(f.p[P(31) + 5], 2);
+	assert_int_equal(f.p[P(5)], 7);
+	/* A lease that is lost: the page is theirs, its neighbour ours. */
+	f.p[P(6)] = 8;
+	f.p[P(7)] = 9;
+	change(P(6) + 1, 10);
+	assert_int_equal(mkw_invalidate(f.file, P(6), P(1), MKW_INVALIDATE_DISCARD), 0);
+	assert_int_equal(f.p[P(6) + 1], 10);
+	assert_int_equal(f.p[P(6)], value(P(6)));
+	assert_int_equal(f.p[P(7)], 9);
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_memory_equal(f.p, odd.data, len);
+	/* What was mapped writable is not any more: this is a store as any other. */
+	f.p[P(6)] = 11;
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(odd.data[P(6)], 11);
+	assert_int_equal(mkw_invalidate(f.file, P(40), 0, 0), 0);
+	finish(&f);
+}
+
+static void test_invalidate_errors(void **state)
+{
+	struct mkw_pin *pin;
+	unsigned char byte;
+	struct fixture f;
+
+	(void)state;
+	start(&f, &odd_ops, P(32), true, O_RDWR);
+	odd.from = P(8);
+	odd.to = P(9);
+	assert_memory_equal(f.p, odd.data, P(16));
+	f.p[P(8)] = 1;
+	f.p[P(10)] = 2;
+	odd.error = -EIO;
+	/* What cannot be written stays; the others go, written. */
+	assert_int_equal(mkw_invalidate(f.file, 0, P(16), 0), -EIO);
+	assert_int_equal(f.p[P(8)], 1);
+	assert_false(cached(&f, 10) || cached(&f, 0));
+	assert_int_equal(odd.data[P(10)], 2);
+	odd.error = 0;
+	assert_int_equal(mkw_invalidate(f.file, P(8), P(1), 0), 0);
+	assert_int_equal(odd.data[P(8)], 1);
+	/* A page that could not be read is tried again. */
+	odd.error = -EIO;
+	assert_int_equal(try_access(f.p + P(8), false), SIGBUS);
+	odd.error = 0;
+	assert_int_equal(mkw_invalidate(f.file, 0, 0, 0), 0);
+	assert_int_equal(try_byte(f.p + P(8), &byte), 0);
+	assert_int_equal(byte, 1);
+	assert_int_equal(mkw_pin(f.p + P(2), 1, MKW_PIN_READ, &pin), 0);
+	assert_int_equal(mkw_invalidate(f.file, 0, P(3), 0), -EDEADLK);
+	assert_int_equal(mkw_invalidate(f.file, P(3), 0, 0), 0);
+	assert_int_equal(mkw_unpin(pin), 0);
+	assert_int_equal(mkw_invalidate(f.file, 0, P(3), 0), 0);
+	assert_int_equal(mkw_invalidate(NULL, 0, 0, 0), -EINVAL);
+	assert_int_equal(mkw_invalidate(f.file, -1, 0, 0), -EINVAL);
+	assert_int_equal(mkw_invalidate(f.file, 0, -1, 0), -EINVAL);
+	assert_int_equal(mkw_invalidate(f.file, INT64_MAX, 1, 0), -EINVAL);
+	assert_int_equal(mkw_invalidate(f.file, 0, 0, 2), -EINVAL);
+	assert_int_equal(mkw_invalidate(f.file, 1, P(1), MKW_INVALIDATE_DISCARD), -EINVAL);
+	assert_int_equal(mkw_invalidate(f.file, 0, 1, MKW_INVALIDATE_DISCARD), -EINVAL);
+	finish(&f);
+	start(&f, &odd_ops, P(4), false, O_RDONLY);
+	assert_int_equal(f.p[1], value(1));
+	change(1, 99);
+	assert_int_equal(mkw_invalidate(f.file, 0, 0, MKW_INVALIDATE_DISCARD), -EBADF);
+	assert_int_equal(mkw_invalidate(f.file, 0, 0, 0), 0);
+	assert_int_equal(f.p[1], 99);
+	finish(&f);
+}
+
+static _Atomic bool invalidated;
+
+static void *invalidates(void *arg)
+{
+	struct fixture *f = arg;
+
+	if (mkw_invalidate(f->file, 0, 0, 0))
+		abort();
+	invalidated = true;
+	return NULL;
+}
+
+static void *loads(void *arg)
+{
+	struct fixture *f = arg;
+
+	(void)__atomic_load_n(&f->p[P(10)], __ATOMIC_RELAXED);
+	return NULL;
+}
+
+/* The store has read the old bytes when they change: they are not installed after. */
+static void test_invalidate_fill(void **state)
+{
+	unsigned char *block = aligned_alloc(page, page);
+	pthread_t thread[2];
+	struct fixture f;
+
+	(void)state;
+	start(&f, &odd_ops, P(32), true, O_RDWR);
+	assert_int_equal(mkw_advise(f.file, 0, 0, MKW_ADVICE_RANDOM), 0);
+	(void)*(volatile unsigned char *)&f.p[P(20)];
+	invalidated = false;
+	odd.hold = true;
+	assert_int_equal(pthread_create(&thread[0], NULL, loads, &f), 0);
+	while (sem_wait(&odd.held))
+		;
+	change(P(10), 3);
+	assert_int_equal(pthread_create(&thread[1], NULL, invalidates, &f), 0);
+	/* Until it waits, which keeps other readers off, or has gone ahead. */
+	while (!invalidated && mkw_pread(f.file, block, 512, P(20),
+					 MKW_DIRECT | MKW_NOWAIT) != -EAGAIN)
+		sched_yield();
+	sem_post(&odd.go);
+	pthread_join(thread[0], NULL);
+	pthread_join(thread[1], NULL);
+	assert_int_equal(f.p[P(10)], 3);
+	finish(&f);
+	free(block);
+}
+
+/* A file of the host, which somebody else writes to. */
+static void test_invalidate_host(void **state)
+{
+	char path[] = "./invalidate-XXXXXX", c = 'n';
+	int fd = mkstemp(path);
+	struct mkw_engine *e;
+	struct mkw_file *file;
+	char *p;
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)P(2)), 0);
+	assert_int_equal(pwrite(fd, "o", 1, 3), 1);
+	assert_int_equal(mkw_engine_open(NULL, &e), 0);
+	mkw__trap_reinstall();
+	assert_int_equal(mkw_file_open(e, path, O_RDWR, 0, &file), 0);
+	assert_int_equal(mkw_map(file, NULL, P(2), PROT_READ | PROT_WRITE, map_flags,
+				 0, (void **)&p), 0);
+	assert_int_equal(p[3], 'o');
+	p[P(1)] = 'd';
+	assert_int_equal(pwrite(fd, &c, 1, 3), 1);
+	assert_int_equal(p[3], 'o');
+	assert_int_equal(mkw_invalidate(file, 0, 0, 0), 0);
+	assert_int_equal(p[3], 'n');
+	assert_int_equal(pread(fd, &c, 1, (off_t)P(1)), 1);
+	assert_int_equal(c, 'd');
+	assert_int_equal(mkw_unmap(p, P(2)), 0);
+	assert_int_equal(mkw_file_close(file), 0);
+	assert_int_equal(mkw_engine_close(e), 0);
+	close(fd);
+	unlink(path);
+}
+
 static int busy(void *arg, int writable, uint64_t *len)
 {
 	(void)arg;
@@ -646,6 +849,10 @@ int main(void)
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_bare),
 		cmocka_unit_test(test_opening),
+		cmocka_unit_test(test_invalidate),
+		cmocka_unit_test(test_invalidate_errors),
+		cmocka_unit_test(test_invalidate_fill),
+		cmocka_unit_test(test_invalidate_host),
 	};
 	const struct CMUnitTest loud[] = { cmocka_unit_test(test_loud) };
 	int failed;
