@@ -1571,6 +1571,161 @@ static void pin_vs_reclaim(void)
 	stage_close();
 }
 
+/* ---- queues -------------------------------------------------------------- */
+
+#define QUEUE_PAGES 2u	/* whose words are the requests' alone */
+
+static unsigned queue_word;
+static bool queue_shared;	/* the words are everybody's */
+
+/* A block that no request has written yet; n: of all of them. */
+static unsigned fresh_block(void)
+{
+	unsigned word = queue_word;
+
+	queue_word += SIM_BLOCK / 8;
+	return word;
+}
+
+static unsigned few_words(void)
+{
+	return stage.words_per_page < 8 ? stage.words_per_page : 8;
+}
+
+/* Full: fetches a result first. */
+static void submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
+		   unsigned order)
+{
+	while (!stage_submit(op, word, n, flags, order))
+		stage_reap();
+}
+
+/* An event loop: submits, fetches, and in between the queue may be full. */
+static void queue_loop(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i <= rounds; i++) {
+		for (unsigned k = 0; k < 1 + sim_random(2); k++)
+			submit(MKW_OP_WRITE, queue_shared ? block_of_page(0) :
+			       fresh_block(), SIM_BLOCK / 8,
+			       sim_random(2) ? MKW_DIRECT : 0,
+			       sim_random(4) ? 0 : MKW_ORDER_BARRIER);
+		switch (sim_random(4)) {
+		case 0:
+			submit(MKW_OP_SYNC_RANGE, 0, 0, 0, MKW_ORDER_BARRIER);
+			break;
+		case 1:
+			submit(MKW_OP_PREFETCH, 0, few_words(), 0, 0);
+			break;
+		case 2:
+			submit(queue_shared ? MKW_OP_FALLOCATE : MKW_OP_SYNC, 0,
+			       queue_shared ? few_words() : 0, queue_shared ?
+			       FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : 0, 0);
+			break;
+		default:
+			submit(MKW_OP_SYNC, 0, 0, 0, MKW_ORDER_BARRIER);
+		}
+		submit(MKW_OP_READ, 0, few_words(), sim_random(4) ? 0 : MKW_DIRECT,
+		       sim_random(4) ? 0 : MKW_ORDER_BARRIER);
+	}
+	while (stage_reaped() < stage_submitted())
+		stage_reap();
+}
+
+/* Requests of another thread. */
+static void queue_submitter(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2; i++)
+		stage_submit(sim_random(4) ? MKW_OP_READ : MKW_OP_SYNC,
+			     0, few_words(), 0, 0);
+}
+
+static void queue_canceller(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 2 * rounds; i++)
+		stage_cancel((unsigned)sim_random(stage_submitted() + 1));
+}
+
+static void queue_closer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 1 + rounds; i++)
+		submit(MKW_OP_WRITE, fresh_block(), SIM_BLOCK / 8, 0,
+		       sim_random(3) ? 0 : MKW_ORDER_BARRIER);
+	if (variant & 8)
+		stage_reap();
+}
+
+static void page2_toucher(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++) {
+		stage_store(map0, word_of_page(QUEUE_PAGES));
+		stage_load(map1, word_of_page(QUEUE_PAGES));
+	}
+}
+
+static void set_up_queue(unsigned pages, bool alone)
+{
+	stage_open(pages, sim_random(2) ? 0 : 2);
+	map0 = stage_map_any();
+	map1 = stage_map_any();
+	variant = (unsigned)sim_random(64);
+	rounds = 1 + (unsigned)sim_random(2);
+	queue_word = 0;
+	queue_shared = !alone;
+	/* Room for all, where somebody submits who does not fetch. */
+	stage_queue_open(variant & 1 ? 0 : 2 + (unsigned)sim_random(3),
+			 1 + (unsigned)sim_random(3), alone);
+	if (variant & 16)
+		stage_read(0, few_words(), 0);
+}
+
+static void queue_order(void)
+{
+	static const struct role roles[] = {
+		{ "loop", queue_loop }, { "submitter", queue_submitter },
+		{ "toucher", page2_toucher }, { "syncer", syncer },
+	};
+
+	set_up_queue(QUEUE_PAGES + 1, true);
+	play_roles(variant & 1 ? roles : (struct role[]){ roles[0], roles[2], roles[3] },
+		   2 + (variant & 2) / 2);
+	stage_queue_close();
+	stage_close();
+}
+
+static void queue_cancel(void)
+{
+	static const struct role roles[] = {
+		{ "loop", queue_loop }, { "canceller", queue_canceller },
+		{ "closer", queue_closer },
+	};
+
+	set_up_queue(QUEUE_PAGES + 1, true);
+	if (variant & 4)
+		play_roles(&roles[2], 1);
+	else
+		play_roles(roles, 2);
+	stage_queue_close();
+	stage_close();
+}
+
+static void queue_vs_punch(void)
+{
+	static const struct role roles[] = {
+		{ "loop", queue_loop }, { "toucher", toucher },
+		{ "puncher", puncher }, { "reader", reader },
+	};
+
+	set_up_queue(QUEUE_PAGES, false);
+	play_roles(roles, 2 + (variant >> 2) % 3);
+	stage_queue_close();
+	stage_close();
+}
+
 /* ---- the table ---------------------------------------------------------- */
 
 const struct scenario scenarios[] = {
@@ -1631,6 +1786,12 @@ const struct scenario scenarios[] = {
 	  pin_vs_writeback, false },
 	{ "pin-vs-reclaim", "a device has a page pinned in a cache that is too small",
 	  pin_vs_reclaim, false },
+	{ "queue-order", "asynchronous calls, barriers and syncs among them",
+	  queue_order, false },
+	{ "queue-cancel", "asynchronous calls that are cancelled, or closed upon",
+	  queue_cancel, false },
+	{ "queue-vs-punch", "asynchronous calls beside faults and punches of their pages",
+	  queue_vs_punch, false },
 	{ "starvation", "a page is taken away for as long as somebody wants it",
 	  starvation, false },
 	{ "error-at-writeback", "some pages cannot be written for a while",

@@ -837,6 +837,209 @@ void stage_seek(void)
 		check(r, "mkw_seek()");
 }
 
+/* ---- queues -------------------------------------------------------------- */
+
+#define REQUESTS_MAX 32u
+#define REQUEST_WORDS 8u
+
+static struct request {
+	struct mkw_request of;
+	unsigned word, n;
+	uint64_t start;		/* of the submission; and when it was over, 0: it is not */
+	uint64_t submitted;
+	uint64_t ended;		/* when its result came, 0: it has none */
+	bool cancelled;
+	uint64_t values[REQUEST_WORDS];
+} requests[REQUESTS_MAX];
+static unsigned requests_made, requests_ended;
+static struct mkw_queue *queue;
+static bool queue_alone;
+
+void stage_queue_open(unsigned depth, unsigned threads, bool alone)
+{
+	struct mkw_queue_options opt = MKW_QUEUE_OPTIONS_INIT;
+
+	memset(requests, 0, sizeof(requests));
+	requests_made = requests_ended = 0;
+	queue_alone = alone;
+	opt.depth = depth;
+	opt.threads = threads;
+	check(mkw_queue_open(stage.engine, &opt, &queue), "mkw_queue_open()");
+}
+
+unsigned stage_submitted(void)
+{
+	return requests_made;
+}
+
+unsigned stage_reaped(void)
+{
+	return requests_ended;
+}
+
+static bool writes(const struct request *q)
+{
+	return q->of.op == MKW_OP_WRITE || q->of.op == MKW_OP_FALLOCATE;
+}
+
+bool stage_submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
+		  unsigned order)
+{
+	struct request *q = &requests[requests_made];
+	ssize_t r;
+
+	if (requests_made == REQUESTS_MAX || n > REQUEST_WORDS)
+		sim_violation("scenario: more than %u requests, or one of more than %u words",
+			      REQUESTS_MAX, REQUEST_WORDS);
+	sim_touch(SIM_O_STAGE, requests, 0, SIM_WRITE);
+	*q = (struct request){ .word = word, .n = n };
+	q->of = (struct mkw_request){
+		.size = sizeof(q->of), .op = op, .flags = flags,
+		.file = stage.file, .buf = q->values, .len = n * WORD,
+		.order = order, .off = at(word), .tag = requests_made++,
+	};
+	for (unsigned i = 0; i < n && op == MKW_OP_WRITE; i++)
+		q->values[i] = new_value();
+	q->start = begin("submits request %llx of words [.., %llu), operation and order %llx",
+			 word, n, op << 4 | order);
+	if (writes(q))
+		wrote(word, n);
+	r = mkw_queue_submit(queue, &q->of, 1);
+	if (r != 1 && r != -EAGAIN)
+		sim_violation("mkw_queue_submit() of a request returned %lld",
+			      (long long)r);
+	/* One that was not has no result: nobody waits for it. */
+	if (r != 1) {
+		q->of.op = 0;
+		q->ended = sim_tick();
+		requests_ended++;
+	}
+	q->submitted = sim_tick();
+	sim_trace("the request is %llu, submitted: %llu", q->of.tag, r == 1, 0);
+	return r == 1;
+}
+
+/* Is one to end before the other begins? */
+static bool ordered(const struct request *a, const struct request *b)
+{
+	return a->submitted && a->submitted < b->start &&
+	       ((a->of.order | b->of.order) & MKW_ORDER_BARRIER);
+}
+
+/* What was written before a sync, which has ended, is on the disk. */
+static void check_covered(const struct request *sync)
+{
+	for (unsigned i = 0; i < requests_made; i++) {
+		const struct request *q = &requests[i];
+
+		if (q->of.op != MKW_OP_WRITE || q->cancelled || !q->ended ||
+		    !(ordered(q, sync) || q->ended < sync->start))
+			continue;
+		for (unsigned w = 0; w < q->n; w++)
+			if (sim_disk_peek(stage.disk, (uint64_t)at(q->word + w)) !=
+			    q->values[w])
+				sim_violation("request %u wrote %llx to word %u, the sync of request %u came after it, and the disk has %llx",
+					      i, (unsigned long long)q->values[w],
+					      q->word + w, (unsigned)sync->of.tag,
+					      (unsigned long long)sim_disk_peek(
+						      stage.disk,
+						      (uint64_t)at(q->word + w)));
+	}
+}
+
+static void judge_request(struct request *q, int64_t value)
+{
+	switch (q->of.op) {
+	case MKW_OP_READ:
+		check_count(value, q->n, q->of.flags, "a queued read");
+		sim_history_whole(q->start);
+		for (unsigned i = 0; value > 0 && i < (unsigned)value / WORD; i++)
+			sim_history_add(q->word + i, "queued read", false,
+					q->values[i], q->start, false);
+		break;
+	case MKW_OP_WRITE:
+		check_count(value, q->n, q->of.flags, "a queued write");
+		sim_history_whole(q->start);
+		record_write(q->word, q->n, q->values, value, q->start,
+			     "queued write");
+		break;
+	case MKW_OP_FALLOCATE:
+		record_zeros(q->word, q->n, q->start, "queued punch", (int)value);
+		break;
+	default:
+		check(value, "a queued sync or prefetch");
+		if (q->of.op != MKW_OP_PREFETCH && queue_alone)
+			check_covered(q);
+	}
+}
+
+static void result(const struct mkw_result *res)
+{
+	struct request *q = &requests[res->tag];
+
+	if (res->tag >= requests_made || !q->of.op)
+		sim_violation("a result of a request %llu that was not submitted",
+			      (unsigned long long)res->tag);
+	if (q->ended)
+		sim_violation("request %llu has two results",
+			      (unsigned long long)res->tag);
+	sim_trace("the result of request %llu is %llx", res->tag,
+		  (uint64_t)res->value, 0);
+	q->ended = sim_tick();
+	q->cancelled = res->value == -ECANCELED;
+	requests_ended++;
+	if (q->cancelled)
+		return;
+	for (unsigned i = 0; i < requests_made; i++)
+		if (!requests[i].ended && ordered(&requests[i], q))
+			sim_violation("request %llu has ended, and request %u before it has not: one of them is a barrier",
+				      (unsigned long long)res->tag, i);
+	judge_request(q, res->value);
+}
+
+void stage_reap(void)
+{
+	struct mkw_result some[3];
+	ssize_t n;
+
+	n = mkw_queue_reap(queue, some, 1 + sim_random(3), -1);
+	if (n < 1)
+		sim_violation("mkw_queue_reap() returned %lld", (long long)n);
+	sim_touch(SIM_O_STAGE, requests, 0, SIM_WRITE);
+	for (ssize_t i = 0; i < n; i++)
+		result(&some[i]);
+}
+
+void stage_cancel(unsigned request)
+{
+	ssize_t n;
+
+	sim_step("cancels request %llu", request, 0, 0);
+	n = mkw_queue_cancel(queue, request);
+	if (n != 0 && n != 1)
+		sim_violation("cancelling one request returned %lld", (long long)n);
+	sim_trace("the cancelling returns %llu", (uint64_t)n, 0, 0);
+}
+
+void stage_queue_close(void)
+{
+	struct mkw_result some;
+
+	sim_step("closes the queue", 0, 0, 0);
+	if (requests_ended == requests_made &&
+	    mkw_queue_reap(queue, &some, 1, 0))
+		sim_violation("a queue has a result, and no request");
+	check(mkw_queue_close(queue), "mkw_queue_close()");
+	/* Whatever became of the others has become by now. */
+	for (unsigned i = 0; i < requests_made; i++) {
+		struct request *q = &requests[i];
+
+		for (unsigned w = 0; !q->ended && writes(q) && w < q->n; w++)
+			sim_history_add(q->word + w, "queued write", true,
+					q->values[w], q->start, true);
+	}
+}
+
 /* ---- judging ----------------------------------------------------------- */
 
 static unsigned words_watched(void)

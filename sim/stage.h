@@ -174,6 +174,29 @@ void stage_fill_disk(unsigned page, unsigned blocks);
 void stage_resident(void);
 void stage_seek(void);
 
+/* ---- queues -------------------------------------------------------------- */
+
+/* A queue for the requests below. alone: nobody else, and none twice, writes their words. */
+void stage_queue_open(unsigned depth, unsigned threads, bool alone);
+/*
+ * Submits a request, whose words and flags are as in the operations above; punches, too, as
+ * MKW_OP_FALLOCATE. False: the queue is full.
+ */
+bool stage_submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
+		  unsigned order);
+/*
+ * Waits for results, by one task alone: each is judged by itself, by what came
+ * before it, and, of a sync, by what is on the disk.
+ */
+void stage_reap(void);
+/* Cancels a request, by the number of its submission. */
+void stage_cancel(unsigned request);
+/* How many were submitted, and have a result. */
+unsigned stage_submitted(void);
+unsigned stage_reaped(void);
+/* As it is, with requests under way; what is there of their results is forgotten. */
+void stage_queue_close(void);
+
 /* Of the file's two range locks: who waits for which range, and who has it. */
 void stage_print_waits(FILE *to);
 

@@ -42,6 +42,7 @@ extern "C" {
 struct mkw_engine;
 struct mkw_file;
 struct mkw_pin;
+struct mkw_queue;
 
 /*
  * How page faults are excluded from operations that take data away (punch,
@@ -165,7 +166,7 @@ int mkw_engine_open(const struct mkw_engine_options *opt,
 /*
  * Stops the engine's threads and frees it.
  *
- * -EBUSY    a file is open, or a mapping exists (they keep the engine alive:
+ * -EBUSY    a file or queue is open, or a mapping exists (they keep the engine alive:
  *           close or unmap them first); nothing has changed
  * -EDEADLK  called by the engine's own log callback
  * -EINVAL   engine is NULL
@@ -288,6 +289,8 @@ int mkw_file_open_fd(struct mkw_engine *engine, int fd, struct mkw_file **out);
  * error of that write is returned, the handle is gone all the same.
  *
  * -EINVAL   file is NULL
+ * -EBUSY    a request of a queue (mkw_queue_submit()) has it and has no result yet; nothing
+ *           has changed
  * -EIO, -ENOSPC, ...   dirty pages could not be written, and are lost
  */
 int mkw_file_close(struct mkw_file *file);
@@ -770,6 +773,163 @@ struct mkw_range {
  */
 ssize_t mkw_prefetch(struct mkw_file *file, const struct mkw_range *ranges,
 		     size_t n);
+
+/*
+ * Queues: the same calls without waiting for them, for programs that live in an event loop.
+ *
+ * A request is submitted, is carried out, and has a result, which is fetched. A descriptor
+ * can be read as long as there are results: it is for poll(2) and epoll(7). The queue has
+ * threads for this, which the program does not see: a call of the engine waits for
+ * locks, pages and the device, and something has to wait in its place. Short reads of what is
+ * cached need none; they are done when they are submitted.
+ *
+ * Each request is the call that its operation names, with all that is promised of it, made at
+ * some moment between its submission and its result. Requests are not ordered
+ * otherwise: those that are at work at the same time are as calls of several
+ * threads. Two means bring order: to submit a request when the result of another is
+ * there; and MKW_ORDER_BARRIER, with which a request begins when all that were
+ * submitted before it have ended, and those that are submitted after it begin when it has
+ * ended. Whether they succeeded does not matter. A sync covers the stores that were made
+ * before it was submitted and the writes of which there was a result then; with
+ * MKW_ORDER_BARRIER, all that were submitted to the queue before it.
+ */
+enum mkw_op {
+	MKW_OP_READ = 1,	/* mkw_pread(), mkw_preadv() */
+	MKW_OP_WRITE = 2,	/* mkw_pwrite(), mkw_pwritev(), mkw_append() */
+	MKW_OP_SYNC = 3,	/* mkw_sync() */
+	MKW_OP_SYNC_RANGE = 4,	/* mkw_sync_range() */
+	MKW_OP_PREFETCH = 5,	/* the range is read into the cache */
+	MKW_OP_FALLOCATE = 6,	/* mkw_fallocate() */
+};
+
+/* Bits of mkw_request.order. */
+#define MKW_ORDER_BARRIER 0x1u
+
+/*
+ * A request.
+ *   size    sizeof(struct mkw_request)
+ *   op      enum mkw_op
+ *   flags   of the call; MKW_OP_FALLOCATE: its mode
+ *   file    of the queue's engine. It cannot be closed before there is a result
+ *   buf     READ, WRITE: the buffer, of len bytes; or, if iov is not NULL, that vector, of
+ *           iovcnt segments. What they point to, and the vector, are the queue's until
+ *           there is a result; they may lie in mappings
+ *   len     PREFETCH: 0 means to the end. Half the cache is read at most, and less where it
+ *           has no room: no error. The result comes when the range has been read
+ *   off     as in the call
+ *   order   0 or MKW_ORDER_BARRIER
+ *   tag     the program's own, to know the result by
+ */
+struct mkw_request {
+	size_t size;
+	uint32_t op;
+	uint32_t flags;
+	struct mkw_file *file;
+	void *buf;
+	const struct iovec *iov;
+	uint32_t iovcnt;
+	uint32_t order;
+	uint64_t len;
+	off_t off;
+	uint64_t tag;
+};
+
+#define MKW_REQUEST_INIT { .size = sizeof(struct mkw_request) }
+
+/*
+ * A result.
+ *   tag        the request's
+ *   value      what the call returned: bytes, 0, or a negative errno. -ECANCELED: it
+ *              was not made, and will not be
+ *   off        the request's; of a write with MKW_APPEND, where the bytes went
+ *   reserved   0
+ */
+struct mkw_result {
+	uint64_t tag;
+	int64_t value;
+	off_t off;
+	uint64_t reserved;
+};
+
+/*
+ * Options of a queue.
+ *   size      sizeof(struct mkw_queue_options)
+ *   depth     how many requests there may be, from their submission until their result is
+ *             fetched; 0 means 64. At most MKW_QUEUE_DEPTH_MAX
+ *   threads   how many of them may be at work at once; 0 means 4. At most
+ *             MKW_QUEUE_THREADS_MAX. A thread is started when one is needed
+ */
+struct mkw_queue_options {
+	size_t size;
+	uint32_t depth;
+	uint32_t threads;
+};
+
+#define MKW_QUEUE_OPTIONS_INIT { .size = sizeof(struct mkw_queue_options) }
+#define MKW_QUEUE_DEPTH_MAX 32768u
+#define MKW_QUEUE_THREADS_MAX 64u
+
+/*
+ * Opens a queue for the files of an engine. opt may be NULL for the defaults. An engine
+ * may have several, which do not know of each other. All functions may be called
+ * from any thread, but mkw_queue_close().
+ *
+ * -EINVAL   a NULL argument, an option out of range, or opt->size is unknown
+ * -ENOMEM   no memory
+ * -EMFILE, -ENFILE, -EAGAIN   no descriptors, or no thread
+ */
+int mkw_queue_open(struct mkw_engine *engine, const struct mkw_queue_options *opt,
+		   struct mkw_queue **out);
+
+/*
+ * Closes it: what has not begun is cancelled, what has is waited for, and results that
+ * nobody fetched are gone. (What waits for a thaw or for the end of a pin waits on, and
+ * the call with it.) Nobody may use the queue meanwhile. The buffers are the program's again.
+ *
+ * -EINVAL   queue is NULL
+ */
+int mkw_queue_close(struct mkw_queue *queue);
+
+/*
+ * A descriptor that can be read as long as there are results to be fetched (not
+ * edge-triggered, but it may be watched so by who fetches until there is none). It is
+ * the queue's: to be watched, and neither read, written nor closed.
+ *
+ * -EINVAL   queue is NULL
+ */
+int mkw_queue_fd(struct mkw_queue *queue);
+
+/*
+ * Submits n requests, in their order. They are copied; the array is the caller's again. How many
+ * were submitted: fewer than n where the next one cannot be, which is told when it
+ * is the first. An argument that the call itself would refuse is told by the result.
+ * Does not wait for locks of files nor for the device.
+ *
+ * -EINVAL   queue is NULL, or requests is and n is not 0; or the first request has an
+ *           unknown size, op or order
+ * -EAGAIN   the queue is full: fetch results
+ */
+ssize_t mkw_queue_submit(struct mkw_queue *queue, const struct mkw_request *requests,
+			 size_t n);
+
+/*
+ * Fetches up to n results, in the order in which the requests ended. If there is none,
+ * waits until there is, for timeout_ms at most: 0, not at all; -1, for as long as it
+ * takes. How many: 0 where the time is over. Each is fetched once, by one caller.
+ *
+ * -EINVAL   queue or results is NULL, n is 0, or timeout_ms < -1
+ * -EINTR    a signal came while it waited
+ */
+ssize_t mkw_queue_reap(struct mkw_queue *queue, struct mkw_result *results, size_t n,
+		       int timeout_ms);
+
+/*
+ * Cancels the requests with this tag that have not begun: their result is -ECANCELED. What has
+ * begun goes on to its own result. How many were cancelled.
+ *
+ * -EINVAL   queue is NULL
+ */
+ssize_t mkw_queue_cancel(struct mkw_queue *queue, uint64_t tag);
 
 /* The library's version, "MAJOR.MINOR.PATCH". */
 const char *mkw_version(void);

@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "api/api.h"
 #include "api/log.h"
 #include "core/engine.h"
 
@@ -301,17 +302,23 @@ ssize_t mkw_preadv(struct mkw_file *file, const struct iovec *iov, int n,
 	return r;
 }
 
-ssize_t mkw_pwritev(struct mkw_file *file, const struct iovec *iov, int n,
-		    off_t off, unsigned flags)
+ssize_t mkw__api_pwritev(struct mkw_file *file, const struct iovec *iov, int n,
+			 off_t *off, unsigned flags)
 {
 	struct iovec few[FEW_SEGMENTS];
 	struct mkw__uio u;
 	ssize_t r = get_vector(file, iov, n, flags, few, &u);
 
 	if (!r)
-		r = write_uio(file, &u, &off, flags);
+		r = write_uio(file, &u, off, flags);
 	put_vector(&u, few);
 	return r;
+}
+
+ssize_t mkw_pwritev(struct mkw_file *file, const struct iovec *iov, int n,
+		    off_t off, unsigned flags)
+{
+	return mkw__api_pwritev(file, iov, n, &off, flags);
 }
 
 /* ---- size and blocks -------------------------------------------------- */

@@ -114,7 +114,7 @@ int mkw__engine_close(struct mkw_engine *e)
 	/* Inodes live as long as a handle or a mapping does. */
 	mkw__mutex_lock(&e->files);
 	mkw__mutex_lock(&e->pool.mutex);
-	busy = !TAILQ_EMPTY(&e->inodes);
+	busy = !TAILQ_EMPTY(&e->inodes) || e->queues;
 	mkw__mutex_unlock(&e->pool.mutex);
 	mkw__mutex_unlock(&e->files);
 	if (busy)

@@ -232,6 +232,7 @@ struct mkw_file {
 	bool writable;
 	_Atomic uint64_t seen_error_seq;
 	unsigned freezes;		/* FREEZER mutex */
+	_Atomic unsigned requests;	/* of queues, without their results */
 };
 
 /* ---- faults ----------------------------------------------------------- */
@@ -459,6 +460,7 @@ struct mkw_engine {
 	struct mkw__mutex files;
 	unsigned freezes;		/* FILES mutex */
 	struct mkw__inode_list inodes;	/* POOL mutex */
+	unsigned queues;		/* POOL mutex */
 	struct mkw__pool pool;
 	struct mkw__pager pager;
 	struct mkw__space space;
@@ -662,6 +664,11 @@ void mkw__glance_open(struct mkw__inode *in, uint64_t start, uint64_t end);
  * some of the buffer may have changed. Any caller, with no lock held.
  */
 bool mkw__glance(struct mkw__inode *in, void *buf, size_t len, uint64_t off);
+/*
+ * The same for a task that may not have read in the long way before, since others do it in
+ * its place. Signals are blocked.
+ */
+bool mkw__glance_first(struct mkw__inode *in, void *buf, size_t len, uint64_t off);
 /*
  * What was just read into buf, in the long way, may be glanced at. The iolock is
  * held, and the buffer between mkw__ubuf_begin() and _end().
@@ -896,6 +903,34 @@ ssize_t mkw__ubuf_read(struct mkw__inode *in, const struct mkw__uio *u,
 		       uint64_t off, unsigned flags);
 ssize_t mkw__ubuf_write(struct mkw__inode *in, const struct mkw__uio *u,
 			uint64_t *off, unsigned flags);
+
+/* Reads [off, off + len) into the cache, as far as there is room for it. Blocks. */
+int mkw__io_prefetch(struct mkw__inode *in, uint64_t off, uint64_t len);
+
+/* ---- queue.c: asynchronous calls ---------------------------------------- */
+
+/*
+ * What a request is to those that carry it out (api/queue.c): its call, which blocks, and
+ * whose value it returns; and a try that does not, false: it is to be called. Both
+ * may change *rq. No lock is held, and in glance() signals are blocked.
+ */
+struct mkw__queue_calls {
+	int64_t (*call)(struct mkw_request *rq);
+	bool (*glance)(struct mkw_request *rq, int64_t *value);
+};
+
+int mkw__queue_open(struct mkw_engine *e, unsigned depth, unsigned threads,
+		    const struct mkw__queue_calls *calls, struct mkw_queue **out);
+void mkw__queue_close(struct mkw_queue *q);
+struct mkw_engine *mkw__queue_engine(const struct mkw_queue *q);
+int mkw__queue_fd(const struct mkw_queue *q);
+/* False: it is full. rq->file: of this engine, or NULL. */
+bool mkw__queue_submit(struct mkw_queue *q, const struct mkw_request *rq);
+/* Up to n results; 0: there is none. */
+size_t mkw__queue_take(struct mkw_queue *q, struct mkw_result *results, size_t n);
+/* Until there may be one; as mkw__os_flag_wait(). */
+int mkw__queue_wait(struct mkw_queue *q, uint64_t timeout_ns);
+size_t mkw__queue_cancel(struct mkw_queue *q, uint64_t tag);
 
 /* ---- size.c, hole.c, shift.c, query.c ---------------------------------- */
 

@@ -352,6 +352,23 @@ bool mkw__glance(struct mkw__inode *in, void *buf, size_t len, uint64_t off)
 	return true;
 }
 
+bool mkw__glance_first(struct mkw__inode *in, void *buf, size_t len, uint64_t off)
+{
+	struct mkw__os_watch maps;
+	struct mkw__ubuf u;
+
+	if (!in->engine->glance || len > GLANCE_MAX)
+		return false;
+	mkw__os_glance_join();
+	if (!mkw__ubuf_known(buf, len, &maps)) {
+		if (mkw__ubuf_begin(&u, buf, len))
+			return false;
+		mkw__ubuf_look(buf, len);
+		mkw__ubuf_end(&u);
+	}
+	return mkw__glance(in, buf, len, off);
+}
+
 void mkw__glance_learn(struct mkw__inode *in, const void *buf, size_t len,
 		       uint64_t off)
 {

@@ -263,6 +263,9 @@ int mkw__file_close(struct mkw_file *file)
 {
 	int r;
 
+	/* Acquire: who was at work on it has done with it. */
+	if (atomic_load_explicit(&file->requests, memory_order_acquire))
+		return -EBUSY;
 	mkw__freeze_close(file);
 	r = mkw__inode_unuse(file->inode);
 	mkw__os_free(file);

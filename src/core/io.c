@@ -203,6 +203,48 @@ ssize_t mkw__io_read(struct mkw__inode *in, const struct mkw__uio *u,
 	return r;
 }
 
+/* As much of [pos, end) as is read under one hold of the lock; *next: what follows. */
+static int prefetch_window(struct mkw__inode *in, uint64_t pos, uint64_t end,
+			   uint64_t *next)
+{
+	struct mkw__excl x = { .gate = NULL };
+	struct mkw_engine *e = in->engine;
+	struct piece p;
+	int r;
+
+	r = mkw__excl_lock(in, &x, pos, end, EXCL_READ, false);
+	if (r)
+		return r;
+	end = mkw__min(end, atomic_load_explicit(&in->size, memory_order_acquire));
+	*next = UINT64_MAX;
+	while (pos < end && r >= 0) {
+		r = piece_at(in, pos, end, false, &p);
+		if (p.present)
+			*next = pos = p.end;
+		else
+			r = mkw__fill_sync(in, mkw__page_of(e, pos),
+					   mkw__pages_up(e, p.end) -
+						   mkw__page_of(e, pos));
+	}
+	mkw__excl_unlock(in, &x);
+	return r < 0 ? r : 0;
+}
+
+int mkw__io_prefetch(struct mkw__inode *in, uint64_t off, uint64_t len)
+{
+	struct mkw_engine *e = in->engine;
+	uint64_t most = byte_of(in, mkw__max(e->pool.frames_max / 2, 1));
+	uint64_t pos = off, end = off + mkw__min(len, most);
+	int r = 0;
+
+	/* Not all at once: who writes there is to have his turn. */
+	while (pos < end && !r)
+		r = prefetch_window(in, pos,
+				    mkw__min(end, pos + MKW__IO_PAGES * e->page),
+				    &pos);
+	return r == -ENOBUFS ? 0 : r;
+}
+
 /* ---- write ------------------------------------------------------------ */
 
 /* DIRTY_AFTER_COPY: what write_present() does before. */

@@ -149,6 +149,21 @@ void mkw__os_signals_restore(const struct mkw__os_sigmask *saved);
 void mkw__os_signals_open(struct mkw__os_sigmask *saved);
 void mkw__os_signals_close(const struct mkw__os_sigmask *saved);
 
+/*
+ * A flag that an event loop of the application can wait for: a descriptor that can be
+ * read (poll(2), epoll(7)) as long as the flag is raised. Raising and lowering do not
+ * block; whoever does either knows how it stands, under a mutex of his own.
+ * _wait(): until it is raised, or was; -ETIMEDOUT; -EINTR, a signal came. With nothing held, and
+ * signals open.
+ */
+struct mkw__os_flag;
+int mkw__os_flag_create(struct mkw__os_flag **out);
+void mkw__os_flag_destroy(struct mkw__os_flag *f);
+int mkw__os_flag_fd(const struct mkw__os_flag *f);
+void mkw__os_flag_raise(struct mkw__os_flag *f);
+void mkw__os_flag_lower(struct mkw__os_flag *f);
+int mkw__os_flag_wait(struct mkw__os_flag *f, uint64_t timeout_ns);
+
 /* ---- user memory ------------------------------------------------------ */
 
 /* p + n for an address of the application, which may be anything, NULL too. */

@@ -9,6 +9,7 @@
  *   chain.c   who else handles those
  *   fork.c    what a forked child finds
  *   glance.c  copies from frames that may go meanwhile
+ *   flag.c    eventfd, for loops of the application
  *   loop.c    io_uring, fault messages, kicks
  */
 #ifndef MKW_OS_LINUX_H
