@@ -1575,7 +1575,7 @@ static void pin_vs_reclaim(void)
 
 #define QUEUE_PAGES 2u	/* whose words are the requests' alone */
 
-static unsigned queue_word;
+static unsigned queue_word, queue_threads;
 static bool queue_shared;	/* the words are everybody's */
 
 /* A block that no request has written yet; n: of all of them. */
@@ -1658,6 +1658,27 @@ static void queue_closer(void *arg)
 		stage_reap();
 }
 
+/* A write that waits for the thaw, which comes with the result of the read. */
+static void queue_freezer(void *arg)
+{
+	unsigned read;
+
+	(void)arg;
+	stage_set_frozen(true);
+	submit(MKW_OP_WRITE, fresh_block(), SIM_BLOCK / 8, 0, 0);
+	if (variant & 8)
+		submit(MKW_OP_SYNC, 0, 0, 0, MKW_ORDER_BARRIER);
+	submit(MKW_OP_READ, 0, few_words(), MKW_DIRECT, 0);
+	read = stage_submitted() - 1;
+	if (variant & 8)
+		stage_cancel(1);
+	while (stage_reaped() < read)
+		stage_reap();
+	stage_set_frozen(false);
+	while (stage_reaped() < stage_submitted())
+		stage_reap();
+}
+
 static void page2_toucher(void *arg)
 {
 	(void)arg;
@@ -1677,8 +1698,9 @@ static void set_up_queue(unsigned pages, bool alone)
 	queue_word = 0;
 	queue_shared = !alone;
 	/* Room for all, where somebody submits who does not fetch. */
-	stage_queue_open(variant & 1 ? 0 : 2 + (unsigned)sim_random(3),
-			 1 + (unsigned)sim_random(3), alone);
+	queue_threads = 1 + (unsigned)sim_random(3);
+	stage_queue_open(variant & 1 ? 0 : 3 + (unsigned)sim_random(3),
+			 queue_threads, alone);
 	if (variant & 16)
 		stage_read(0, few_words(), 0);
 }
@@ -1701,12 +1723,12 @@ static void queue_cancel(void)
 {
 	static const struct role roles[] = {
 		{ "loop", queue_loop }, { "canceller", queue_canceller },
-		{ "closer", queue_closer },
+		{ "closer", queue_closer }, { "freezer", queue_freezer },
 	};
 
 	set_up_queue(QUEUE_PAGES + 1, true);
 	if (variant & 4)
-		play_roles(&roles[2], 1);
+		play_roles(&roles[2 + (queue_threads > 1 && (variant & 2))], 1);
 	else
 		play_roles(roles, 2);
 	stage_queue_close();

@@ -18,6 +18,9 @@
  *   x0   to block 1, out of block 0 of page 0 itself       O0, X0   direct
  *   v0   somebody else writes page 0, and it is invalidated; n0: it is invalidated
  *   u    unmap all of the second mapping, and map it again
+ *   q1   submits a pwrite of page 1        g1   of a pread         Q   of a sync, a barrier
+ *   k    fetches the results of all that was submitted, by one role alone
+ *   c1   cancels the second request
  *
  * The first role uses the first mapping, the others the second one.
  */
@@ -34,6 +37,12 @@ static unsigned maps[2];
 static unsigned digit(const char **at)
 {
 	return **at >= '0' && **at <= '9' ? (unsigned)(*(*at)++ - '0') : UINT_MAX;
+}
+
+static void fetch_all(void)
+{
+	while (stage_reaped() < stage_submitted())
+		stage_reap();
 }
 
 /* One operation of n words from `word`; b: the second digit, or UINT_MAX. */
@@ -101,6 +110,21 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 	case 'n':
 		stage_invalidate(word, n);
 		break;
+	case 'q':
+		stage_submit(MKW_OP_WRITE, word, n, 0, 0);
+		break;
+	case 'g':
+		stage_submit(MKW_OP_READ, word, n, 0, 0);
+		break;
+	case 'Q':
+		stage_submit(MKW_OP_SYNC, 0, 0, 0, MKW_ORDER_BARRIER);
+		break;
+	case 'k':
+		fetch_all();
+		break;
+	case 'c':
+		stage_cancel(word / stage.words_per_page);
+		break;
 	case 'u':
 		stage_remap(maps[1], false, playing->in_thread);
 		break;
@@ -147,6 +171,7 @@ void small_play(const struct small *sm)
 	};
 	static const char *const names[SMALL_TASKS] = { "A", "B", "C" };
 	unsigned id[SMALL_TASKS], n = 0;
+	bool queue = false;
 
 	playing = sm;
 	stage_open(sm->pages, sm->frames);
@@ -155,14 +180,22 @@ void small_play(const struct small *sm)
 	for (unsigned i = 0; i < SMALL_TASKS && sm->task[i]; i++) {
 		stage.may_end_short |= strchr(sm->task[i], 't') != NULL;
 		stage.may_vanish |= strchr(sm->task[i], 'u') != NULL;
+		queue |= strpbrk(sm->task[i], "qgQ") != NULL;
 		n++;
 	}
+	if (queue)
+		stage_queue_open(0, 1, true);
 	perform(sm->setup, 0);
 	stage_begin();
 	for (unsigned i = 0; i < n; i++)
 		id[i] = sim_spawn(names[i], roles[i], NULL);
 	for (unsigned i = 0; i < n; i++)
 		sim_join(id[i]);
+	if (queue) {
+		fetch_all();
+		stage_end();
+		stage_queue_close();
+	}
 	stage_close();
 }
 
@@ -207,6 +240,12 @@ const struct small smalls[] = {
 	PLAY("invalidate-vs-fault", 2, 0, "l00", "l00 r0", "v0 l00"),
 	PLAY("invalidate-vs-fault", 2, 0, "s01", "s00", "n0 l00"),
 	PLAY("unmap-vs-fault", 2, 0, "", "l00", "u l00"),
+	PAGER("queue-order", 2, 0, "", "q0 Q k"),
+	PAGER("queue-order", 2, 0, "r0", "Q", "g0 k"),
+	PAGER("queue-order", 2, 0, "r0", "q0", "g0 k"),
+	PAGER("queue-cancel", 2, 0, "", "q0 k", "c0"),
+	PAGER("queue-cancel", 2, 0, "", "q0 q1 k", "c0 c1"),
+	PAGER("queue-vs-punch", 2, 0, "", "q0 k", "p0 l00"),
 	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
 };
 const unsigned small_count = sizeof(smalls) / sizeof(smalls[0]);

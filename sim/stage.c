@@ -1021,6 +1021,13 @@ void stage_cancel(unsigned request)
 	sim_trace("the cancelling returns %llu", (uint64_t)n, 0, 0);
 }
 
+void stage_set_frozen(bool on)
+{
+	sim_step(on ? "freezes" : "thaws", 0, 0, 0);
+	check(on ? mkw_file_freeze(stage.file) : mkw_file_thaw(stage.file),
+	      on ? "freezing" : "thawing");
+}
+
 void stage_queue_close(void)
 {
 	struct mkw_result some;

@@ -194,6 +194,8 @@ void stage_cancel(unsigned request);
 /* How many were submitted, and have a result. */
 unsigned stage_submitted(void);
 unsigned stage_reaped(void);
+/* Freezes, or thaws, the file, and does not look. */
+void stage_set_frozen(bool on);
 /* As it is, with requests under way; what is there of their results is forgotten. */
 void stage_queue_close(void);
 

@@ -918,7 +918,8 @@ ssize_t mkw_queue_submit(struct mkw_queue *queue, const struct mkw_request *requ
  * takes. How many: 0 where the time is over. Each is fetched once, by one caller.
  *
  * -EINVAL   queue or results is NULL, n is 0, or timeout_ms < -1
- * -EINTR    a signal came while it waited
+ * -EINTR    a signal came while it waited, or the kernel broke the wait off, as it may any
+ *           poll(2)
  */
 ssize_t mkw_queue_reap(struct mkw_queue *queue, struct mkw_result *results, size_t n,
 		       int timeout_ms);

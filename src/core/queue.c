@@ -29,7 +29,8 @@
  *             that may begin. Whoever makes that false takes one of them off the list
  *             (call_locked()): who submits, who cancels, who has done a request without
  *             being one of them. A thread that begins one calls the next, should
- *             there be more; a thread that ends one looks by itself.
+ *             there be more; a thread that ends one looks by itself. Each of them has
+ *             another thread started where none is idle and there may be more.
  *   the flag  (the descriptor) is raised exactly while there are results: it is raised with
  *             the first and lowered with the last. Who polls it and sleeps is woken by
  *             the former; who is woken and finds none, since another took it, polls again.
@@ -169,17 +170,12 @@ static struct place *next(struct mkw_queue *q, struct place *done, int64_t value
 	}
 }
 
-static void queue_main(void *arg)
-{
-	struct mkw_queue *q = arg;
-	struct place *p = NULL;
-	int64_t value = 0;
+static void queue_main(void *arg);
 
-	while ((p = next(q, p, value)))
-		value = q->calls->call(&p->request);
-}
-
-/* Another thread, if there is work that none is free for. */
+/*
+ * Another thread, if there is something that may begin and none is free for it: what has
+ * begun may wait for what comes after it.
+ */
 static void start_thread(struct mkw_queue *q)
 {
 	struct mkw__os_thread *t;
@@ -202,10 +198,22 @@ static void start_thread(struct mkw_queue *q)
 	mkw__mutex_unlock(&q->mutex);
 }
 
+static void queue_main(void *arg)
+{
+	struct mkw_queue *q = arg;
+	struct place *p = NULL;
+	int64_t value = 0;
+
+	while ((p = next(q, p, value))) {
+		start_thread(q);
+		value = q->calls->call(&p->request);
+	}
+}
+
 /* ---- requests ----------------------------------------------------------- */
 
-/* A read that need not wait is done here. False: it is not. */
-static bool try_glance(struct mkw_queue *q, struct place *p)
+/* A read that need not wait is done here; another waits like all. */
+static void try_glance(struct mkw_queue *q, struct place *p)
 {
 	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
 	int64_t value;
@@ -224,7 +232,6 @@ static bool try_glance(struct mkw_queue *q, struct place *p)
 		call_locked(q, &woken);
 	mkw__mutex_unlock(&q->mutex);
 	mkw__waiters_wake(&woken);
-	return done;
 }
 
 bool mkw__queue_submit(struct mkw_queue *q, const struct mkw_request *rq)
@@ -255,8 +262,9 @@ bool mkw__queue_submit(struct mkw_queue *q, const struct mkw_request *rq)
 	}
 	mkw__mutex_unlock(&q->mutex);
 	mkw__waiters_wake(&woken);
-	if (!full && !(glance && try_glance(q, p)))
-		start_thread(q);
+	if (glance)
+		try_glance(q, p);
+	start_thread(q);
 	return !full;
 }
 
@@ -316,6 +324,8 @@ size_t mkw__queue_cancel(struct mkw_queue *q, uint64_t tag)
 	call_locked(q, &woken);
 	mkw__mutex_unlock(&q->mutex);
 	mkw__waiters_wake(&woken);
+	if (n && !MKW__MUTANT(QUEUE_CANCEL_STARTS_NOBODY))
+		start_thread(q);
 	return n;
 }
 
@@ -388,6 +398,16 @@ free_it:
 	return r;
 }
 
+static unsigned thread_count(struct mkw_queue *q)
+{
+	unsigned n;
+
+	mkw__mutex_lock(&q->mutex);
+	n = q->threads;
+	mkw__mutex_unlock(&q->mutex);
+	return n;
+}
+
 void mkw__queue_close(struct mkw_queue *q)
 {
 	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
@@ -398,7 +418,8 @@ void mkw__queue_close(struct mkw_queue *q)
 	TAILQ_CONCAT(&woken, &q->idle, link);
 	mkw__mutex_unlock(&q->mutex);
 	mkw__waiters_wake(&woken);
-	for (unsigned i = 0; i < q->threads; i++)
+	/* One that has begun may have started another, which comes after it. */
+	for (unsigned i = 0; i < thread_count(q); i++)
 		mkw__os_thread_join(q->thread[i]);
 	count_in_engine(q->engine, -1);
 	free_queue(q);
