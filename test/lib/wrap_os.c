@@ -59,6 +59,8 @@ int REAL(mkw__os_mmu_open)(bool, struct mkw__os_mmu **, struct mkw__os_mmu_caps 
 int WRAP(mkw__os_mmu_open)(bool, struct mkw__os_mmu **, struct mkw__os_mmu_caps *);
 int REAL(mkw__os_loop_create)(unsigned, struct mkw__os_loop **);
 int WRAP(mkw__os_loop_create)(unsigned, struct mkw__os_loop **);
+int REAL(mkw__os_flag_create)(struct mkw__os_flag **);
+int WRAP(mkw__os_flag_create)(struct mkw__os_flag **);
 int REAL(mkw__os_thread_start)(struct mkw__os_thread **, const char *,
 			       void (*)(void *), void *);
 int WRAP(mkw__os_thread_start)(struct mkw__os_thread **, const char *,
@@ -205,6 +207,13 @@ int WRAP(mkw__os_loop_create)(unsigned depth, struct mkw__os_loop **out)
 	int r = fault_at(FAULT_LOOP);
 
 	return r ? r : REAL(mkw__os_loop_create)(depth, out);
+}
+
+int WRAP(mkw__os_flag_create)(struct mkw__os_flag **out)
+{
+	int r = fault_at(FAULT_LOOP);
+
+	return r ? r : REAL(mkw__os_flag_create)(out);
 }
 
 int WRAP(mkw__os_thread_start)(struct mkw__os_thread **out, const char *name,

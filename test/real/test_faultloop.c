@@ -353,6 +353,36 @@ static void write_parts(struct world *w)
 	write_at(w, P(1) + 100, P(3) + 24, 0);
 }
 
+/* The same by a queue, whose opening may fail, too. */
+static void write_queued(struct world *w)
+{
+	struct mkw_request rq = MKW_REQUEST_INIT;
+	struct mkw_queue *queue;
+	struct mkw_result res;
+	size_t len = P(3) + 24;
+	ssize_t r;
+
+	stamp(w->buf, P(1) + 100, len, 1);
+	memcpy(w->new + P(1) + 100, w->buf, len);
+	plan_change(w, P(1) + 100, P(1) + 100 + len, w->old_size);
+	r = mkw_queue_open(w->file->inode->engine, NULL, &queue);
+	if (!r) {
+		rq.op = MKW_OP_WRITE;
+		rq.file = w->file;
+		rq.buf = w->buf;
+		rq.len = len;
+		rq.off = (off_t)P(1) + 100;
+		if (mkw_queue_submit(queue, &rq, 1) != 1)
+			finding("a request is not taken");
+		while ((r = mkw_queue_reap(queue, &res, 1, -1)) == -EINTR)
+			;
+		r = r == 1 ? (ssize_t)res.value : -EINVAL;
+		if (mkw_queue_close(queue))
+			finding("a queue cannot be closed");
+	}
+	outcome(w, r, (ssize_t)len);
+}
+
 static void write_whole(struct world *w)
 {
 	write_at(w, P(2), P(4), 0);
@@ -601,9 +631,9 @@ struct operation {
 #define OP(fn) { #fn, fn }
 static const struct operation operations[] = {
 	OP(load), OP(call_load), OP(store), OP(read_all), OP(read_direct),
-	OP(write_parts), OP(write_whole), OP(write_grow), OP(write_direct),
-	OP(write_direct_sector), OP(write_direct_grow), OP(write_from_self),
-	OP(read_into_self), OP(punch), OP(zero), OP(zero_grow), OP(allocate),
+	OP(write_parts), OP(write_queued), OP(write_whole), OP(write_grow),
+	OP(write_direct), OP(write_direct_sector), OP(write_direct_grow),
+	OP(write_from_self), OP(read_into_self), OP(punch), OP(zero), OP(zero_grow), OP(allocate),
 	OP(allocate_grow), OP(truncate_up), OP(truncate_down), OP(sync_file),
 	OP(seek_data), OP(map_again),
 };
