@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# cli.sh MKWRITE PAGE: a wrong command line ends with status 2 and a message that
-# names the wrong word; --help and --version end well; the manual page names every
-# option that --help does.
+# cli.sh MKWRITE MAN_DIR: a wrong command line ends with status 2 and a message that
+# names the wrong word; --help and --version end well; each command has a manual page, whose
+# options, and workloads, are those of its --help; and the page of all names each command.
 set -u
-mkwrite=$1 page=$2
+mkwrite=$1 man=$2
 bad=0
 refused() { # word, arguments
 	word=$1
@@ -78,13 +78,34 @@ assert lost['verdict'] == 'VIOLATION' and lost['schedules'] < 2000, lost
 EOF
 rm -f "$json" "$json.bad"
 
-for part in check sim bench; do
-	for option in $("$mkwrite" $part --help | grep -o -e '--[a-z0-9-]*'); do
-		[ "$option" = --help ] || grep -q -e "$option\\b" "$page" || {
-			echo "mkwrite $part: $option is not in $page"
-			bad=1
-		}
-	done
+# The options that a page describes, and that --help names.
+described() {
+	sed 's/\\f[BIPR]//g; s/\\-/-/g' "$1" | sed -n '/^\.SH OPTIONS/,/^\.SH EXIT/p' |
+		grep -A1 '^\.TP' | grep -o -e '--[a-z][a-z0-9-]*' | sort -u
+}
+helped() {
+	{
+		"$mkwrite" "$1" --help | grep -o -e '--[a-z0-9-]*'
+		echo --help
+	} | sort -u
+}
+for part in $("$mkwrite" --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
+	page=$man/mkwrite-$part.1
+	[ "$(described "$page")" = "$(helped "$part")" ] || {
+		echo "$page describes other options than mkwrite $part --help: $(described "$page") / $(helped "$part")" | tr '\n' ' '
+		echo
+		bad=1
+	}
+	grep -q "mkwrite-$part (1)" "$man/mkwrite.1" || {
+		echo "$man/mkwrite.1 does not name mkwrite-$part(1)"
+		bad=1
+	}
+done
+for workload in $("$mkwrite" bench --help | sed -n '/^Workloads/,$s/^  \([a-z-]*\)  .*/\1/p'); do
+	grep -q "^\.BR* .*$workload" "$man/mkwrite-bench.1" || {
+		echo "$man/mkwrite-bench.1 does not name $workload"
+		bad=1
+	}
 done
 
 # Where there is no simulator, that is said, with where it was looked for.
