@@ -285,7 +285,7 @@ static enum seen look(struct mkw_engine *engine, const char *path, bool loads)
 static bool flip(const char *path, off_t at, unsigned bit)
 {
 	int fd = open(path, O_RDWR);
-	unsigned char c;
+	unsigned char c = 0;
 	bool well = fd >= 0 && pread(fd, &c, 1, at) == 1;
 
 	c ^= (unsigned char)(1u << bit);
