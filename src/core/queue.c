@@ -30,7 +30,7 @@
  *             (call_locked()): who submits, who cancels, who has done a request without
  *             being one of them. A thread that begins one calls the next, should
  *             there be more; a thread that ends one looks by itself. Each of them has
- *             another thread started where none is idle and there may be more.
+ *             another thread started where none is idle or coming.
  *   the flag  (the descriptor) is raised exactly while there are results: it is raised with
  *             the first and lowered with the last. Who polls it and sleeps is woken by
  *             the former; who is woken and finds none, since another took it, polls again.
@@ -60,6 +60,7 @@ struct mkw_queue {
 	struct mkw__os_flag *flag;
 	unsigned first, count;		/* of the ring */
 	struct mkw__waiters idle;
+	unsigned coming;		/* threads, woken or new, that have yet to look */
 	bool starting;			/* a thread: one at a time */
 	unsigned threads;
 	struct mkw__os_thread **thread;
@@ -91,6 +92,7 @@ static void call_locked(struct mkw_queue *q, struct mkw__waiters *woken)
 	if (w && ready_locked(q)) {
 		TAILQ_REMOVE(&q->idle, w, link);
 		TAILQ_INSERT_TAIL(woken, w, link);
+		q->coming++;
 	}
 }
 
@@ -151,6 +153,8 @@ static struct place *next(struct mkw_queue *q, struct place *done, int64_t value
 		mkw__mutex_lock(&q->mutex);
 		if (done)
 			end_locked(q, &q->begun, done, value);
+		else
+			q->coming--;
 		p = ready_locked(q);
 		stop = q->stop;
 		if (p) {
@@ -172,29 +176,36 @@ static struct place *next(struct mkw_queue *q, struct place *done, int64_t value
 
 static void queue_main(void *arg);
 
+/* Is there something that may begin, and nobody who will come by himself to do so? */
+static bool wants_thread_locked(struct mkw_queue *q)
+{
+	return ready_locked(q) && TAILQ_EMPTY(&q->idle) && !q->coming &&
+	       !q->starting && q->threads < q->threads_max;
+}
+
 /*
- * Another thread, if there is something that may begin and none is free for it: what has
- * begun may wait for what comes after it.
+ * Other threads, where one is wanted: what has begun may wait for what comes after it. Who
+ * is coming looks here once it has begun something; and who finds one being started
+ * leaves the next to who starts it.
  */
-static void start_thread(struct mkw_queue *q)
+static void start_threads(struct mkw_queue *q)
 {
 	struct mkw__os_thread *t;
-	bool wanted;
-	int r;
+	int r = 0;
 
 	mkw__mutex_lock(&q->mutex);
-	wanted = ready_locked(q) && TAILQ_EMPTY(&q->idle) && !q->starting &&
-		 q->threads < q->threads_max;
-	q->starting |= wanted;
-	mkw__mutex_unlock(&q->mutex);
-	if (!wanted)
-		return;
-	/* If there is none to be had, those that there are do it. */
-	r = mkw__os_thread_start(&t, "mkw-queue", queue_main, q);
-	mkw__mutex_lock(&q->mutex);
-	q->starting = false;
-	if (!r)
-		q->thread[q->threads++] = t;
+	while (!r && wants_thread_locked(q)) {
+		q->starting = true;
+		q->coming++;
+		mkw__mutex_unlock(&q->mutex);
+		r = mkw__os_thread_start(&t, "mkw-queue", queue_main, q);
+		mkw__mutex_lock(&q->mutex);
+		q->starting = false;
+		if (!r)
+			q->thread[q->threads++] = t;
+		else
+			q->coming--;	/* those that there are do it */
+	}
 	mkw__mutex_unlock(&q->mutex);
 }
 
@@ -205,7 +216,7 @@ static void queue_main(void *arg)
 	int64_t value = 0;
 
 	while ((p = next(q, p, value))) {
-		start_thread(q);
+		start_threads(q);
 		value = q->calls->call(&p->request);
 	}
 }
@@ -264,7 +275,7 @@ bool mkw__queue_submit(struct mkw_queue *q, const struct mkw_request *rq)
 	mkw__waiters_wake(&woken);
 	if (glance)
 		try_glance(q, p);
-	start_thread(q);
+	start_threads(q);
 	return !full;
 }
 
@@ -325,7 +336,7 @@ size_t mkw__queue_cancel(struct mkw_queue *q, uint64_t tag)
 	mkw__mutex_unlock(&q->mutex);
 	mkw__waiters_wake(&woken);
 	if (n && !MKW__MUTANT(QUEUE_CANCEL_STARTS_NOBODY))
-		start_thread(q);
+		start_threads(q);
 	return n;
 }
 
@@ -386,6 +397,7 @@ int mkw__queue_open(struct mkw_engine *e, unsigned depth, unsigned threads,
 	if (r)
 		goto free_it;
 	/* The first at once, so that a request never finds none. */
+	q->coming = 1;
 	r = mkw__os_thread_start(&q->thread[0], "mkw-queue", queue_main, q);
 	if (r)
 		goto free_it;
@@ -411,11 +423,16 @@ static unsigned thread_count(struct mkw_queue *q)
 void mkw__queue_close(struct mkw_queue *q)
 {
 	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	struct mkw__waiter *w;
 
 	mkw__mutex_lock(&q->mutex);
 	q->stop = true;
 	cancel_locked(q, NULL);
-	TAILQ_CONCAT(&woken, &q->idle, link);
+	while ((w = TAILQ_FIRST(&q->idle))) {
+		TAILQ_REMOVE(&q->idle, w, link);
+		TAILQ_INSERT_TAIL(&woken, w, link);
+		q->coming++;
+	}
 	mkw__mutex_unlock(&q->mutex);
 	mkw__waiters_wake(&woken);
 	/* One that has begun may have started another, which comes after it. */
