@@ -59,7 +59,6 @@ int mkw__os_flag_wait(struct mkw__os_flag *f, uint64_t timeout_ns)
 {
 	struct sim_task *self = sim_task_self();
 	uint64_t now = sim_clock_ns();
-	bool raised;
 
 	if (self->masked)
 		sim_violation("task %s waits for a flag with signals blocked",
@@ -73,6 +72,5 @@ int mkw__os_flag_wait(struct mkw__os_flag *f, uint64_t timeout_ns)
 		sim_touch(SIM_O_KICKED, f, 0, SIM_READ);
 	}
 	self->deadline = UINT64_MAX;
-	raised = f->raised;
-	return raised ? 0 : -ETIMEDOUT;
+	return f->raised ? 0 : -ETIMEDOUT;
 }
