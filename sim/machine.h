@@ -35,6 +35,7 @@ enum sim_wait {
 enum sim_kind {
 	SIM_APP,	/* started by the scenario */
 	SIM_ENGINE,	/* started by mkw__os_thread_start() */
+	SIM_QUEUE,	/* of these, a queue's: makes calls as the application does */
 	SIM_DEVICE,	/* the disk */
 };
 

@@ -364,7 +364,7 @@ static enum sim_outcome access_bytes(uintptr_t addr, bool write, char **bytes)
 	unsigned faults = 0;
 	enum sim_outcome o;
 
-	if (self->kind != SIM_APP)
+	if (self->kind != SIM_APP && self->kind != SIM_QUEUE)
 		sim_violation("task %s touches application memory at %#llx (rule R3)",
 			      self->name, (unsigned long long)addr);
 	for (;;) {

@@ -1577,6 +1577,7 @@ static void pin_vs_reclaim(void)
 
 static unsigned queue_word, queue_threads;
 static bool queue_shared;	/* the words are everybody's */
+static bool queue_into;		/* the last page is read into the mapping of the one before */
 
 /* A block that no request has written yet; n: of all of them. */
 static unsigned fresh_block(void)
@@ -1604,6 +1605,10 @@ static void submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
 static void queue_loop(void *arg)
 {
 	(void)arg;
+	if (queue_into)
+		stage_submit_into(map0, QUEUE_PAGES * stage.words_per_page,
+				  (QUEUE_PAGES + 1) * stage.words_per_page,
+				  SIM_BLOCK / 8);
 	for (unsigned i = 0; i <= rounds; i++) {
 		for (unsigned k = 0; k < 1 + sim_random(2); k++)
 			submit(MKW_OP_WRITE, queue_shared ? block_of_page(0) :
@@ -1697,6 +1702,7 @@ static void set_up_queue(unsigned pages, bool alone)
 	rounds = 1 + (unsigned)sim_random(2);
 	queue_word = 0;
 	queue_shared = !alone;
+	queue_into = pages == QUEUE_PAGES + 2;
 	/* Room for all, where somebody submits who does not fetch. */
 	queue_threads = 1 + (unsigned)sim_random(3);
 	stage_queue_open(variant & 1 ? 0 : 3 + (unsigned)sim_random(3),
@@ -1712,7 +1718,7 @@ static void queue_order(void)
 		{ "toucher", page2_toucher }, { "syncer", syncer },
 	};
 
-	set_up_queue(QUEUE_PAGES + 1, true);
+	set_up_queue(QUEUE_PAGES + 1 + (unsigned)sim_random(2), true);
 	play_roles(variant & 1 ? roles : (struct role[]){ roles[0], roles[2], roles[3] },
 		   2 + (variant & 2) / 2);
 	stage_queue_close();

@@ -849,6 +849,7 @@ static struct request {
 	uint64_t submitted;
 	uint64_t ended;		/* when its result came, 0: it has none */
 	bool cancelled;
+	bool into;		/* a read into the mapping, at the words */
 	uint64_t values[REQUEST_WORDS];
 } requests[REQUESTS_MAX];
 static unsigned requests_made, requests_ended;
@@ -882,11 +883,10 @@ static bool writes(const struct request *q)
 	return q->of.op == MKW_OP_WRITE || q->of.op == MKW_OP_FALLOCATE;
 }
 
-bool stage_submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
-		  unsigned order)
+/* The next request, which is filled in but for its buffer. */
+static struct request *new_request(enum mkw_op op, unsigned word, unsigned n)
 {
 	struct request *q = &requests[requests_made];
-	ssize_t r;
 
 	if (requests_made == REQUESTS_MAX || n > REQUEST_WORDS)
 		sim_violation("scenario: more than %u requests, or one of more than %u words",
@@ -894,17 +894,17 @@ bool stage_submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
 	sim_touch(SIM_O_STAGE, requests, 0, SIM_WRITE);
 	*q = (struct request){ .word = word, .n = n };
 	q->of = (struct mkw_request){
-		.size = sizeof(q->of), .op = op, .flags = flags,
-		.file = stage.file, .buf = q->values, .len = n * WORD,
-		.order = order, .off = at(word), .tag = requests_made++,
+		.size = sizeof(q->of), .op = op, .file = stage.file,
+		.buf = q->values, .len = n * WORD, .off = at(word),
+		.tag = requests_made++,
 	};
-	for (unsigned i = 0; i < n && op == MKW_OP_WRITE; i++)
-		q->values[i] = new_value();
-	q->start = begin("submits request %llx of words [.., %llu), operation and order %llx",
-			 word, n, op << 4 | order);
-	if (writes(q))
-		wrote(word, n);
-	r = mkw_queue_submit(queue, &q->of, 1);
+	return q;
+}
+
+static bool submit_request(struct request *q)
+{
+	ssize_t r = mkw_queue_submit(queue, &q->of, 1);
+
 	if (r != 1 && r != -EAGAIN)
 		sim_violation("mkw_queue_submit() of a request returned %lld",
 			      (long long)r);
@@ -917,6 +917,38 @@ bool stage_submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
 	q->submitted = sim_tick();
 	sim_trace("the request is %llu, submitted: %llu", q->of.tag, r == 1, 0);
 	return r == 1;
+}
+
+bool stage_submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
+		  unsigned order)
+{
+	struct request *q = new_request(op, word, n);
+
+	q->of.flags = flags;
+	q->of.order = order;
+	for (unsigned i = 0; i < n && op == MKW_OP_WRITE; i++)
+		q->values[i] = new_value();
+	q->start = begin("submits request %llx of words [.., %llu), operation and order %llx",
+			 word, n, op << 4 | order);
+	if (writes(q))
+		wrote(word, n);
+	return submit_request(q);
+}
+
+void stage_submit_into(unsigned map, unsigned to, unsigned word, unsigned n)
+{
+	struct request *q = new_request(MKW_OP_READ, word, n);
+
+	q->into = true;
+	q->word = to;
+	q->of.buf = (void *)(stage.map[map] + to * WORD);
+	for (unsigned i = 0; i < n; i++)
+		q->values[i] = STAGE_OLD + word + i;
+	q->start = begin("submits a read to words [%llu, %llu) of the mapping", to, n,
+			 0);
+	wrote(to, n);
+	if (!submit_request(q))
+		sim_violation("scenario: the queue is full");
 }
 
 /* Is one to end before the other begins? */
@@ -952,6 +984,11 @@ static void judge_request(struct request *q, int64_t value)
 	switch (q->of.op) {
 	case MKW_OP_READ:
 		check_count(value, q->n, q->of.flags, "a queued read");
+		if (q->into) {
+			record_write(q->word, q->n, q->values, value, q->start,
+				     "queued read into");
+			break;
+		}
 		sim_history_whole(q->start);
 		for (unsigned i = 0; value > 0 && i < (unsigned)value / WORD; i++)
 			sim_history_add(q->word + i, "queued read", false,

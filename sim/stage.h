@@ -184,6 +184,8 @@ void stage_queue_open(unsigned depth, unsigned threads, bool alone);
  */
 bool stage_submit(enum mkw_op op, unsigned word, unsigned n, unsigned flags,
 		  unsigned order);
+/* As stage_read_into(); once only. */
+void stage_submit_into(unsigned map, unsigned to, unsigned word, unsigned n);
 /*
  * Waits for results, by one task alone: each is judged by itself, by what came
  * before it, and, of a sync, by what is on the disk.

@@ -357,7 +357,7 @@ static void point(struct sim_task *self)
 	if (sim_odd(SLOW))
 		time_passes();
 	schedule();
-	if (self->kind == SIM_APP)
+	if (self->kind == SIM_APP || self->kind == SIM_QUEUE)
 		m.idle = 0;
 }
 
@@ -517,7 +517,9 @@ void sim_join(unsigned task)
 int mkw__os_thread_start(struct mkw__os_thread **out, const char *name,
 			 void (*fn)(void *arg), void *arg)
 {
-	*out = (struct mkw__os_thread *)sim_task_start(name, SIM_ENGINE, fn, arg);
+	enum sim_kind kind = strcmp(name, "mkw-queue") ? SIM_ENGINE : SIM_QUEUE;
+
+	*out = (struct mkw__os_thread *)sim_task_start(name, kind, fn, arg);
 	sim_point_release();
 	return 0;
 }
