@@ -816,19 +816,32 @@ int mkw__os_map(struct mkw__os_mmu *mmu, struct mkw__os_frames *fr,
 	return 0;
 }
 
-int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable)
+static int set_access(uintptr_t addr, size_t len, bool enabled, bool writable)
 {
-	sim_step(".map_enable at page %llu", page_number(addr), 0, 0);
 	for (uintptr_t a = addr; a < addr + len; a += psize()) {
 		struct vpage *vp = vpage_at(a);
 
 		touch_pte(a, SIM_WRITE);
 		if (!vp)
 			return -ENOMEM;
-		vp->enabled = true;
+		vp->enabled = enabled;
 		vp->writable = writable;
+		/* An old kernel's poison is no more than that. */
+		vp->barred = false;
 	}
 	return 0;
+}
+
+int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable)
+{
+	sim_step(".map_enable at page %llu", page_number(addr), 0, 0);
+	return set_access(addr, len, true, writable);
+}
+
+int mkw__os_map_disable(uintptr_t addr, size_t len)
+{
+	sim_step("map_disable at page %llu", page_number(addr), 0, 0);
+	return set_access(addr, len, false, false);
 }
 
 int mkw__os_unmap(uintptr_t addr, size_t len)

@@ -7,6 +7,7 @@
  */
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "sim/history.h"
 #include "sim/stage.h"
@@ -1751,6 +1752,29 @@ static void queue_vs_punch(void)
 	set_up_queue(QUEUE_PAGES, false);
 	play_roles(roles, 2 + (variant >> 2) % 3);
 	stage_queue_close();
+/* ---- access ------------------------------------------------------------- */
+
+static void protector(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i <= rounds; i++) {
+		unsigned page = (unsigned)sim_random(2);
+
+		stage_protect(map0, page, page + 1 + (unsigned)sim_random(2 - page),
+			      sim_random(3) ? PROT_READ : PROT_NONE);
+	}
+}
+
+static void protect_vs_fault(void)
+{
+	static const struct role roles[] = {
+		{ "protector", protector }, { "toucher", far_toucher },
+		{ "syncer", syncer }, { "storer", storer }, { "puncher", puncher },
+	};
+
+	set_up(2, 0);
+	stage.may_vanish = true;
+	play_roles(roles, 3 + variant % 3);
 	stage_close();
 }
 
@@ -1808,6 +1832,8 @@ const struct scenario scenarios[] = {
 	  crash_vs_edge, true },
 	{ "crash-vs-store", "a block is stored to while it is written, and the machine stops",
 	  crash_vs_store, true },
+	{ "protect-vs-fault", "faults in a mapping whose access changes",
+	  protect_vs_fault, false },
 	{ "pin-vs-punch", "a device has a page that is pinned, and is to be taken away",
 	  pin_vs_punch, false },
 	{ "pin-vs-writeback", "a device writes to a pinned page that is dirty",

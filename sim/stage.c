@@ -776,6 +776,18 @@ static void unmap(uintptr_t addr, size_t len)
 	check(mkw_unmap((void *)addr, len), "mkw_unmap()");
 }
 
+void stage_protect(unsigned map, unsigned page, unsigned end, int prot)
+{
+	void *addr = (void *)(stage.map[map] + page * stage.page);
+	size_t len = (end - page) * stage.page;
+
+	stage.may_vanish = true;
+	sim_step("protects pages [%llu, %llu)", page, end, 0);
+	check(mkw_protect(addr, len, prot), "mkw_protect()");
+	sim_step("gives access again", 0, 0, 0);
+	check(mkw_protect(addr, len, PROT_READ | PROT_WRITE), "mkw_protect()");
+}
+
 void stage_remap(unsigned map, bool in_parts, bool in_thread)
 {
 	uintptr_t old = stage.map[map];

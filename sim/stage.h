@@ -154,6 +154,8 @@ void stage_freeze(bool engine);
  */
 void stage_device_load(unsigned map, unsigned word, void (*meanwhile)(void));
 void stage_device_store(unsigned map, unsigned word);
+/* Access to [page, end) of the mapping is PROT_READ, or PROT_NONE, and then is back. */
+void stage_protect(unsigned map, unsigned page, unsigned end, int prot);
 /* Unmaps all of it, or one page and then the rest, and maps it again. */
 void stage_remap(unsigned map, bool in_parts, bool in_thread);
 /* The nth read, write, take or flush of the disk from now on fails; 0: none. */

@@ -677,6 +677,22 @@ int mkw_unmap(void *addr, size_t len);
 #define MKW_PIN_WRITE 0x2u	/* one writes to it */
 
 /*
+ * Sets the access to [addr, addr + len), all of which must be mapped by engines, one or
+ * several mappings or parts of them, as mprotect(2), which must not be used there. prot is
+ * PROT_NONE, PROT_READ or PROT_READ|PROT_WRITE. What was stored before stays, and is
+ * written back. An access that is not allowed any more raises SIGSEGV, also one that
+ * was waiting in a fault.
+ *
+ * -EINVAL   addr is not page-aligned, len is 0, or another prot
+ * -EACCES   PROT_WRITE, and the handle by which it was mapped is read-only
+ * -EBUSY    a part of it is pinned (mkw_pin())
+ * -ENOMEM   a part of it is not mapped by an engine; nothing has changed then. Or no
+ *           memory to split a mapping, or too many mappings (vm.max_map_count): a part
+ *           may have changed
+ */
+int mkw_protect(void *addr, size_t len, int prot);
+
+/*
  * For system calls that *pin* memory, look its pages up once and then read or write
  * them past every protection: O_DIRECT reads and writes of other files, registered
  * buffers of io_uring, RDMA. Given mapped memory that is not pinned here, such a

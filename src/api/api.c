@@ -591,6 +591,25 @@ int mkw_unmap(void *addr, size_t len)
 	return r;
 }
 
+int mkw_protect(void *addr, size_t len, int prot)
+{
+	struct mkw__os_sigmask mask;
+	size_t page = mkw__os_page_size();
+	int r;
+
+	if (!len || !page_aligned((uintptr_t)addr) || len > SIZE_MAX - page ||
+	    (uintptr_t)addr > UINTPTR_MAX - (len + page) ||
+	    (prot != PROT_NONE && prot != PROT_READ &&
+	     prot != (PROT_READ | PROT_WRITE)))
+		return -EINVAL;
+	len = (len + page - 1) & ~(page - 1);
+	mkw__os_signals_block(&mask);
+	r = mkw__map_access((uintptr_t)addr, len, prot & PROT_READ,
+			    prot & PROT_WRITE);
+	mkw__os_signals_restore(&mask);
+	return r;
+}
+
 int mkw_pinv(const struct iovec *iov, int n, unsigned flags, struct mkw_pin **pin)
 {
 	struct iovec few[FEW_SEGMENTS];

@@ -1003,8 +1003,7 @@ static enum mkw__fault_end serve(struct mkw__fault *own, struct mkw__inode **in,
 		/* Poison has done its work once it has brought us here. */
 		if (!m->in_thread && atomic_load_explicit(&m->inode->poisoned,
 							  memory_order_acquire))
-			mkw__os_pte_heal(page_base(own), own->engine->page,
-					 m->writable);
+			mkw__map_heal(m, page_base(own), own->engine->page);
 		mkw__count(&own->engine->count.inline_faults, m->in_thread);
 	}
 	mkw__map_table_unlock(&table);

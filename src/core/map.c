@@ -161,6 +161,15 @@ void mkw__map_wake(struct mkw__inode *in)
 	mkw__map_table_unlock(&table);
 }
 
+void mkw__map_heal(const struct mkw__map *m, uintptr_t addr, size_t len)
+{
+	/* Without access there is no poison but what a zap lifts. */
+	if (m->readable)
+		mkw__os_pte_heal(addr, len, m->writable);
+	else
+		mkw__os_pte_zap(addr, len);
+}
+
 void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
 {
 	struct mkw__range_req table;
@@ -174,7 +183,7 @@ void mkw__map_lift_poison(struct mkw__inode *in, uint64_t first, uint64_t end)
 	mkw__map_table_lock(&table);
 	TAILQ_FOREACH(m, &in->maps, of_inode)
 		if (map_clip(m, first, end, &addr, &len))
-			mkw__os_pte_heal(addr, len, m->writable);
+			mkw__map_heal(m, addr, len);
 	mkw__map_table_unlock(&table);
 }
 
@@ -214,7 +223,9 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 	m->mmu = m->in_thread ? e->mmu_in_thread : e->mmu;
 	m->len = mkw__pages_up(e, len) << e->page_shift;
 	m->off = off;
+	m->readable = true;
 	m->writable = writable;
+	m->may_write = file->writable;
 	if (flags & MKW_MAP_FIXED)
 		os_flags = MKW__MAP_FIXED;
 	else if (flags & MKW_MAP_FIXED_NOREPLACE)
@@ -353,6 +364,83 @@ int mkw__map_remove(uintptr_t addr, size_t len)
 		if (!r)
 			r = err;
 	}
+	mkw__os_free(spare[0]);
+	mkw__os_free(spare[1]);
+	return r;
+}
+
+/* ---- access ------------------------------------------------------------- */
+
+/* May the access to all of [addr, end) become that? Table held exclusively. */
+static int check_access(uintptr_t addr, uintptr_t end, bool writable)
+{
+	struct mkw__map *m;
+
+	if (is_pinned(addr, end))
+		return -EBUSY;
+	for (; addr < end; addr = m->addr + m->len) {
+		m = mkw__map_find(addr);
+		if (!m)
+			return -ENOMEM;
+		if (writable && !m->may_write)
+			return -EACCES;
+	}
+	return 0;
+}
+
+/*
+ * Stores that begin to be possible must fault, but where writeback would see them:
+ * it does not protect a mapping that nobody can store to, so what was mapped
+ * writable before is writable still. Nobody else changes page tables meanwhile, since
+ * the table of mappings is held exclusively.
+ */
+static int set_access(struct mkw__map *m, bool readable, bool writable)
+{
+	int r = 0;
+
+	if (writable && !m->writable && !MKW__MUTANT(PROTECT_LEAVES_PAGES))
+		r = mkw__os_pte_zap(m->addr, m->len);
+	if (r)
+		return r;
+	r = readable ? mkw__os_map_enable(m->addr, m->len, writable) :
+		       mkw__os_map_disable(m->addr, m->len);
+	if (!r) {
+		m->readable = readable;
+		m->writable = writable;
+	}
+	/* A store that waits need not wait for what it is refused. */
+	mkw__os_wake(m->mmu, m->addr, m->len);
+	return r;
+}
+
+int mkw__map_access(uintptr_t addr, size_t len, bool readable, bool writable)
+{
+	uintptr_t end = addr + len;
+	struct mkw__map *spare[2], *m;
+	struct mkw__range_req table;
+	int r = -ENOMEM;
+
+	spare[0] = mkw__os_zalloc(sizeof(*spare[0]));
+	spare[1] = mkw__os_zalloc(sizeof(*spare[1]));
+	if (!spare[0] || !spare[1])
+		goto out;
+	table_lock_exclusive(&table);
+	r = check_access(addr, end, writable);
+	while (!r && addr < end) {
+		m = mkw__map_find(addr);
+		if (m->addr < addr) {
+			m = table_split(m, addr, spare[0]);
+			spare[0] = NULL;
+		}
+		if (m->addr + m->len > end) {
+			table_split(m, end, spare[1]);
+			spare[1] = NULL;
+		}
+		r = set_access(m, readable, writable);
+		addr = m->addr + m->len;
+	}
+	mkw__map_table_unlock(&table);
+out:
 	mkw__os_free(spare[0]);
 	mkw__os_free(spare[1]);
 	return r;

@@ -32,7 +32,8 @@ struct mkw__map {
 	uintptr_t addr;
 	size_t len;
 	uint64_t off;
-	bool writable;
+	bool readable, writable;
+	bool may_write;			/* its handle could */
 	bool in_thread;
 };
 TAILQ_HEAD(mkw__map_list, mkw__map);
@@ -58,6 +59,10 @@ void mkw__map_zap(struct mkw__inode *in, uint64_t first, size_t n);
 
 /* Wakes every access that sleeps in a mapping of the inode. Takes the table. */
 void mkw__map_wake(struct mkw__inode *in);
+
+/* Lifts poison from memory of the mapping, and zaps it; table held. */
+void mkw__map_heal(const struct mkw__map *m, uintptr_t addr, size_t len);
+
 /*
  * Pages [first, end) can be read again: where a failed fill has poisoned them in
  * some mapping, accesses may try once more. Takes the table.
@@ -68,6 +73,8 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 		    bool writable, unsigned flags, uint64_t off,
 		    uintptr_t *addr);
 int mkw__map_remove(uintptr_t addr, size_t len);
+/* mkw_protect(). */
+int mkw__map_access(uintptr_t addr, size_t len, bool readable, bool writable);
 
 /*
  * Before bytes are copied to or from application memory [p, p + len): 0, and

@@ -323,6 +323,8 @@ int mkw__os_map(struct mkw__os_mmu *mmu, struct mkw__os_frames *fr,
 		uintptr_t hint, size_t len, unsigned flags, uint64_t off,
 		uintptr_t *addr);
 int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable);
+/* No access, as before; what is mapped stays. Of both: -ENOMEM, as below. */
+int mkw__os_map_disable(uintptr_t addr, size_t len);
 /*
  * Removes it, or part of it. Sleeping accesses are not woken. Call with no lock
  * held. -ENOMEM: a part, and the process has as many mappings as it may have.

@@ -361,6 +361,11 @@ int mkw__os_map_enable(uintptr_t addr, size_t len, bool writable)
 	return mprotect((void *)addr, len, prot) ? -errno : 0;
 }
 
+int mkw__os_map_disable(uintptr_t addr, size_t len)
+{
+	return mprotect((void *)addr, len, PROT_NONE) ? -errno : 0;
+}
+
 int mkw__os_unmap(uintptr_t addr, size_t len)
 {
 	return munmap((void *)addr, len) ? -errno : 0;
