@@ -317,7 +317,7 @@ static enum sim_outcome call_handler(uintptr_t addr, bool write)
 	self->masked--;
 	self->in_handler = false;
 	/* FOREIGN: the end of the process, as where nothing is mapped. */
-	return v == MKW__OS_RETRY ? SIM_OK :
+	return v == MKW__OS_RETRY || v == MKW__OS_DENIED ? SIM_OK :
 	       v == MKW__OS_FAIL ? SIM_BUS : SIM_SEGV;
 }
 

@@ -21,10 +21,13 @@
  *   q1   submits a pwrite of page 1        g1   of a pread         Q   of a sync, a barrier
  *   k    fetches the results of all that was submitted, by one role alone
  *   c1   cancels the second request
+ *   m1   page 1 of the first mapping read-only, and then as before
+ *   n1   the same with no access at all
  *
  * The first role uses the first mapping, the others the second one.
  */
 #include <string.h>
+#include <sys/mman.h>
 
 #include "sim/machine.h"
 #include "sim/stage.h"
@@ -124,6 +127,10 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 		break;
 	case 'c':
 		stage_cancel(word / stage.words_per_page);
+	case 'm':
+	case 'n':
+		stage_protect(maps[0], word / n, word / n + 1,
+			      what == 'm' ? PROT_READ : PROT_NONE);
 		break;
 	case 'u':
 		stage_remap(maps[1], false, playing->in_thread);
@@ -181,6 +188,7 @@ void small_play(const struct small *sm)
 		stage.may_end_short |= strchr(sm->task[i], 't') != NULL;
 		stage.may_vanish |= strchr(sm->task[i], 'u') != NULL;
 		queue |= strpbrk(sm->task[i], "qgQ") != NULL;
+		stage.may_vanish |= strpbrk(sm->task[i], "umn") != NULL;
 		n++;
 	}
 	if (queue)
@@ -246,6 +254,9 @@ const struct small smalls[] = {
 	PAGER("queue-cancel", 2, 0, "", "q0 k", "c0"),
 	PAGER("queue-cancel", 2, 0, "", "q0 q1 k", "c0 c1"),
 	PAGER("queue-vs-punch", 2, 0, "", "q0 k", "p0 l00"),
+	PLAY("protect-vs-fault", 2, 0, "", "s00", "m0"),
+	INLINE("protect-vs-fault", 2, 0, "s00", "s01", "m0", "y"),
+	PLAY("protect-vs-fault", 2, 0, "", "l00 s00", "n0"),
 	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
 };
 const unsigned small_count = sizeof(smalls) / sizeof(smalls[0]);

@@ -603,7 +603,7 @@ int mkw_invalidate(struct mkw_file *file, off_t off, off_t len, unsigned flags);
  * thread that blocks SIGBUS is killed by a fault.
  *
  * The address range belongs to the engine until mkw_unmap(): it must not be
- * unmapped, remapped or mapped over by other means.
+ * unmapped, protected, remapped or mapped over by other means.
  *
  * -EINVAL   a NULL argument, len 0, off or hint not page-aligned, unknown flag
  *           or prot, both FIXED flags
@@ -672,16 +672,12 @@ int mkw_file_on_fault_error(struct mkw_file *file,
  */
 int mkw_unmap(void *addr, size_t len);
 
-/* Flags of mkw_pin(). */
-#define MKW_PIN_READ  0x1u	/* a system call reads from the memory */
-#define MKW_PIN_WRITE 0x2u	/* one writes to it */
-
 /*
  * Sets the access to [addr, addr + len), all of which must be mapped by engines, one or
  * several mappings or parts of them, as mprotect(2), which must not be used there. prot is
  * PROT_NONE, PROT_READ or PROT_READ|PROT_WRITE. What was stored before stays, and is
  * written back. An access that is not allowed any more raises SIGSEGV, also one that
- * was waiting in a fault.
+ * was waiting in a fault (where its own thread serves it, once that wait is over).
  *
  * -EINVAL   addr is not page-aligned, len is 0, or another prot
  * -EACCES   PROT_WRITE, and the handle by which it was mapped is read-only
@@ -691,6 +687,10 @@ int mkw_unmap(void *addr, size_t len);
  *           may have changed
  */
 int mkw_protect(void *addr, size_t len, int prot);
+
+/* Flags of mkw_pin(). */
+#define MKW_PIN_READ  0x1u	/* a system call reads from the memory */
+#define MKW_PIN_WRITE 0x2u	/* one writes to it */
 
 /*
  * For system calls that *pin* memory, look its pages up once and then read or write
@@ -718,7 +718,7 @@ int mkw_protect(void *addr, size_t len, int prot);
  * -EINVAL    pin is NULL, flags is neither of the two, no byte is to be pinned, n < 0
  *            or n > 1024, iov is NULL, the lengths overflow
  * -EFAULT    a part of the memory is not mapped by an engine, or the vector not readable
- * -EACCES    MKW_PIN_WRITE, and a mapping is read-only
+ * -EACCES    MKW_PIN_WRITE, and a mapping is read-only; or one has no access
  * -ENXIO     a page lies past the end of its file
  * -ENOBUFS   more would be pinned than may be: unpin some, or give the engine a
  *            larger cache

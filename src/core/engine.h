@@ -297,6 +297,7 @@ enum mkw__fault_end {
 	FAULT_PARKED,
 	FAULT_GRACE,			/* woken, to come again: keep the ticket */
 	FAULT_FAIL,			/* in-thread: SIGBUS, for f->error */
+	FAULT_DENIED,			/* in-thread: not allowed there */
 	FAULT_FOREIGN,			/* in-thread: no mapping of ours */
 };
 

@@ -984,16 +984,18 @@ static enum mkw__fault_end serve(struct mkw__fault *own, struct mkw__inode **in,
 	struct mkw__fault *f;
 	struct mkw__range_req table;
 	const struct mkw__map *m;
-	enum mkw__fault_end end;
+	enum mkw__fault_end end = FAULT_FOREIGN;
 
 	*in = NULL;
 	own->in_thread = true;
 	own->resume = resume_in_thread;
 	mkw__map_table_lock(&table);
 	m = mkw__map_find(own->addr);
-	if (m && own->write && !m->writable)
-		m = NULL;
-	if (m) {
+	if (m && !(own->write ? m->writable : m->readable))
+		end = FAULT_DENIED;
+	else if (m)
+		end = FAULT_DONE;
+	if (end == FAULT_DONE) {
 		/* The engine lasts as long as the pin. */
 		*in = m->inode;
 		mkw__inode_pin(m->inode);
@@ -1007,8 +1009,8 @@ static enum mkw__fault_end serve(struct mkw__fault *own, struct mkw__inode **in,
 		mkw__count(&own->engine->count.inline_faults, m->in_thread);
 	}
 	mkw__map_table_unlock(&table);
-	if (!m)
-		return FAULT_FOREIGN;
+	if (end != FAULT_DONE)
+		return end;
 
 	own->born_ns = mkw__os_now_ns();
 	mkw__count(&own->engine->count.faults, 1);
@@ -1036,7 +1038,8 @@ enum mkw__os_verdict mkw__fault_in_thread(uintptr_t addr, bool write)
 		return ask(in, &own, off);
 	if (in)
 		mkw__inode_unpin(in);
-	return end == FAULT_FOREIGN ? MKW__OS_FOREIGN : MKW__OS_RETRY;
+	return end == FAULT_FOREIGN ? MKW__OS_FOREIGN :
+	       end == FAULT_DENIED ? MKW__OS_DENIED : MKW__OS_RETRY;
 }
 
 int mkw__fault_touch(uintptr_t addr, bool write)
@@ -1049,5 +1052,7 @@ int mkw__fault_touch(uintptr_t addr, bool write)
 	end = serve(&own, &in, &off);
 	if (in)
 		mkw__inode_unpin(in);
-	return end == FAULT_FOREIGN ? -EFAULT : end == FAULT_FAIL ? own.error : 0;
+	if (end == FAULT_FOREIGN || end == FAULT_DENIED)
+		return -EFAULT;
+	return end == FAULT_FAIL ? own.error : 0;
 }

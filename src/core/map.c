@@ -402,6 +402,8 @@ static int set_access(struct mkw__map *m, bool readable, bool writable)
 		r = mkw__os_pte_zap(m->addr, m->len);
 	if (r)
 		return r;
+	/* A failure may leave part of it changed, which writeback must see. */
+	m->writable |= writable;
 	r = readable ? mkw__os_map_enable(m->addr, m->len, writable) :
 		       mkw__os_map_disable(m->addr, m->len);
 	if (!r) {

@@ -208,7 +208,7 @@ static int look_up(uintptr_t addr, bool write, struct mkw__map **m)
 	*m = mkw__map_find(addr);
 	if (!*m)
 		return -EFAULT;
-	return write && !(*m)->writable ? -EACCES : 0;
+	return !(*m)->readable || (write && !(*m)->writable) ? -EACCES : 0;
 }
 
 /* The piece from addr on; its inode gets a reference. */

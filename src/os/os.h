@@ -209,10 +209,13 @@ void mkw__os_mmu_close(struct mkw__os_mmu *mmu);
  * What the in-thread handler made of a fault.
  *   RETRY    resolved, or worth another try: access again
  *   FAIL     the access has no page (I/O error, past the end): SIGBUS
- *   FOREIGN  not an address of the engine, or not an access that its mapping
- *            allows: to whoever handled the signal before
+ *   DENIED   its mapping does not allow the access (any more): SIGSEGV, which the
+ *            kernel raises by itself when the access comes again
+ *   FOREIGN  not an address of the engine: to whoever handled the signal before
  */
-enum mkw__os_verdict { MKW__OS_RETRY, MKW__OS_FAIL, MKW__OS_FOREIGN };
+enum mkw__os_verdict {
+	MKW__OS_RETRY, MKW__OS_FAIL, MKW__OS_DENIED, MKW__OS_FOREIGN
+};
 
 /*
  * The process's handler of in-thread faults. Called in the faulting thread

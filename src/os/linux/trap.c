@@ -20,7 +20,8 @@
  *   3. an access by a copy, in a thread that holds locks of the engine: such
  *      memory is no mapping of ours (R0): -EFAULT
  *   4. SIGBUS, or SIGSEGV that may come from a barred page (mmu.c): the in-thread
- *      handler of the engine. RETRY: return, so that the access runs again
+ *      handler of the engine. RETRY: return, so that the access runs again; also
+ *      where it is denied by now, so that it raises SIGSEGV
  *   5. the access was made by a copy: -EFAULT
  *   6. to whoever else handles the signal (chain.c); of a barred page as SIGBUS
  * A signal that was sent (kill, raise), and the notice of a memory error that
@@ -332,7 +333,7 @@ static bool served(int *sig, siginfo_t *si, ucontext_t *uc)
 	    (*sig == SIGBUS ||
 	     (si->si_code == SEGV_ACCERR && mkw__mmu_bars_pages())))
 		v = ask_core(addr, write);
-	if (v == MKW__OS_RETRY)
+	if (v == MKW__OS_RETRY || (v == MKW__OS_DENIED && *sig == SIGBUS))
 		return true;
 	if (copy) {
 		context_set_pc(uc, (uintptr_t)mkw__trap_landing);
