@@ -613,6 +613,55 @@ static void unmap_vs_fault(void)
 	stage_close();
 }
 
+static void mover(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_move(map1, (unsigned)sim_random(3));
+}
+
+static void remap_vs_fault(void)
+{
+	static const struct role roles[] = {
+		{ "mover", mover }, { "toucher-1", map1_toucher },
+		{ "toucher-2", map1_toucher }, { "syncer", syncer },
+		{ "puncher", puncher },
+	};
+
+	set_up(2, 0);
+	stage.may_vanish = true;
+	play_roles(roles, 3 + (variant >> 1) % 3);
+	stage_close();
+}
+
+static void sealer(void *arg)
+{
+	(void)arg;
+	stage_seal(map1);
+}
+
+static void whole_mover(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_move(map1, 0);
+}
+
+static void remap_vs_protect(void)
+{
+	static const struct role roles[] = {
+		{ "mover", whole_mover }, { "sealer", sealer },
+		{ "toucher", map1_toucher }, { "syncer", syncer },
+		{ "puncher", puncher },
+	};
+
+	set_up(2, 0);
+	stage.may_vanish = true;
+	play_roles(roles, 3 + (variant >> 1) % 3);
+	stage_check_sealed(map1);
+	stage_close();
+}
+
 /* ---- reclaim ------------------------------------------------------------ */
 
 static void roamer(void *arg)
@@ -1752,6 +1801,9 @@ static void queue_vs_punch(void)
 	set_up_queue(QUEUE_PAGES, false);
 	play_roles(roles, 2 + (variant >> 2) % 3);
 	stage_queue_close();
+	stage_close();
+}
+
 /* ---- access ------------------------------------------------------------- */
 
 static void protector(void *arg)
@@ -1832,6 +1884,10 @@ const struct scenario scenarios[] = {
 	  crash_vs_edge, true },
 	{ "crash-vs-store", "a block is stored to while it is written, and the machine stops",
 	  crash_vs_store, true },
+	{ "remap-vs-fault", "faults in a mapping that moves, grows and shrinks",
+	  remap_vs_fault, false },
+	{ "remap-vs-protect", "a mapping moves while its access changes",
+	  remap_vs_protect, false },
 	{ "protect-vs-fault", "faults in a mapping whose access changes",
 	  protect_vs_fault, false },
 	{ "pin-vs-punch", "a device has a page that is pinned, and is to be taken away",

@@ -22,7 +22,9 @@
  *   k    fetches the results of all that was submitted, by one role alone
  *   c1   cancels the second request
  *   m1   page 1 of the first mapping read-only, and then as before
- *   n1   the same with no access at all
+ *   M1   the same with no access at all
+ *   j    move the second mapping; j1: what follows its first page, and back;
+ *        j2: a page longer, and back
  *
  * The first role uses the first mapping, the others the second one.
  */
@@ -127,10 +129,14 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 		break;
 	case 'c':
 		stage_cancel(word / stage.words_per_page);
+		break;
 	case 'm':
-	case 'n':
+	case 'M':
 		stage_protect(maps[0], word / n, word / n + 1,
 			      what == 'm' ? PROT_READ : PROT_NONE);
+		break;
+	case 'j':
+		stage_move(maps[1], word / n);
 		break;
 	case 'u':
 		stage_remap(maps[1], false, playing->in_thread);
@@ -186,9 +192,8 @@ void small_play(const struct small *sm)
 	maps[1] = stage_map(sm->in_thread, true);
 	for (unsigned i = 0; i < SMALL_TASKS && sm->task[i]; i++) {
 		stage.may_end_short |= strchr(sm->task[i], 't') != NULL;
-		stage.may_vanish |= strchr(sm->task[i], 'u') != NULL;
 		queue |= strpbrk(sm->task[i], "qgQ") != NULL;
-		stage.may_vanish |= strpbrk(sm->task[i], "umn") != NULL;
+		stage.may_vanish |= strpbrk(sm->task[i], "umMj") != NULL;
 		n++;
 	}
 	if (queue)
@@ -256,7 +261,10 @@ const struct small smalls[] = {
 	PAGER("queue-vs-punch", 2, 0, "", "q0 k", "p0 l00"),
 	PLAY("protect-vs-fault", 2, 0, "", "s00", "m0"),
 	INLINE("protect-vs-fault", 2, 0, "s00", "s01", "m0", "y"),
-	PLAY("protect-vs-fault", 2, 0, "", "l00 s00", "n0"),
+	PLAY("protect-vs-fault", 2, 0, "", "l00 s00", "M0"),
+	PAGER("remap-vs-fault", 2, 0, "", "s00", "j0 l00"),
+	PLAY("remap-vs-fault", 2, 0, "s00", "y", "s01 j0"),
+	PAGER("remap-vs-fault", 2, 0, "", "l10", "j1 s10"),
 	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
 };
 const unsigned small_count = sizeof(smalls) / sizeof(smalls[0]);

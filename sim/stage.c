@@ -788,6 +788,81 @@ void stage_protect(unsigned map, unsigned page, unsigned end, int prot)
 	check(mkw_protect(addr, len, PROT_READ | PROT_WRITE), "mkw_protect()");
 }
 
+/* The new place is fixed and free, so that it must move. */
+static uintptr_t move(uintptr_t from, size_t len)
+{
+	uintptr_t place = 0;
+	void *to;
+	int r;
+
+	do {
+		place++;
+		r = mkw_remap((void *)from, len, len,
+			      MKW_REMAP_MAYMOVE | MKW_MAP_FIXED_NOREPLACE,
+			      (void *)(stage.map[0] +
+				       place * PAGES_MAX * stage.page), &to);
+	} while (r == -EEXIST || r == -EINVAL);	/* taken; its own */
+	check(r, "mkw_remap()");
+	return (uintptr_t)to;
+}
+
+void stage_move(unsigned map, unsigned how)
+{
+	uintptr_t at = stage.map[map];
+	size_t len = stage.pages * stage.page, page = stage.page;
+	uintptr_t to;
+	void *p;
+
+	stage.may_vanish = true;
+	sim_step("remaps, in the way number %llu", how, 0, 0);
+	if (how == 0) {
+		to = move(at, len);
+		sim_step("has moved", 0, 0, 0);
+		sim_touch(SIM_O_STAGE, NULL, map, SIM_WRITE);
+		stage.map[map] = to;
+	} else if (how == 1) {
+		to = move(at + page, len - page);
+		sim_step("has moved a part", 0, 0, 0);
+		check(mkw_remap((void *)to, len - page, len - page,
+				MKW_REMAP_MAYMOVE | MKW_MAP_FIXED_NOREPLACE,
+				(void *)(at + page), &p), "mkw_remap() back");
+	} else {
+		check(mkw_remap((void *)at, len, len + page, MKW_REMAP_MAYMOVE,
+				NULL, &p), "mkw_remap() to a longer one");
+		sim_step("is longer", 0, 0, 0);
+		sim_touch(SIM_O_STAGE, NULL, map, SIM_WRITE);
+		stage.map[map] = (uintptr_t)p;
+		check(mkw_remap(p, len + page, len, 0, NULL, &p),
+		      "mkw_remap() to a shorter one");
+	}
+}
+
+void stage_seal(unsigned map)
+{
+	int r;
+
+	stage.may_vanish = true;
+	do {
+		sim_step("takes the right to store", 0, 0, 0);
+		sim_touch(SIM_O_STAGE, NULL, map, SIM_READ);
+		r = mkw_protect((void *)stage.map[map], stage.pages * stage.page,
+				PROT_READ);
+	} while (r == -ENOMEM);	/* it has moved */
+	check(r, "mkw_protect()");
+}
+
+void stage_check_sealed(unsigned map)
+{
+	struct mkw__range_req table;
+	struct mkw__map *m;
+
+	mkw__map_table_lock(&table);
+	m = mkw__map_find(stage.map[map]);
+	if (!m || m->writable)
+		sim_violation("a mapping may be stored to after mkw_protect()");
+	mkw__map_table_unlock(&table);
+}
+
 void stage_remap(unsigned map, bool in_parts, bool in_thread)
 {
 	uintptr_t old = stage.map[map];

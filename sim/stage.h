@@ -156,6 +156,14 @@ void stage_device_load(unsigned map, unsigned word, void (*meanwhile)(void));
 void stage_device_store(unsigned map, unsigned word);
 /* Access to [page, end) of the mapping is PROT_READ, or PROT_NONE, and then is back. */
 void stage_protect(unsigned map, unsigned page, unsigned end, int prot);
+/*
+ * Moves a mapping, all of it or from page 1 on, which is moved back then, or makes it a
+ *page longer for a while.
+ */
+void stage_move(unsigned map, unsigned how);
+/* Takes away the right to store to a mapping, for good: even if it moves meanwhile. */
+void stage_seal(unsigned map);
+void stage_check_sealed(unsigned map);
 /* Unmaps all of it, or one page and then the rest, and maps it again. */
 void stage_remap(unsigned map, bool in_parts, bool in_thread);
 /* The nth read, write, take or flush of the disk from now on fails; 0: none. */

@@ -672,6 +672,43 @@ int mkw_file_on_fault_error(struct mkw_file *file,
  */
 int mkw_unmap(void *addr, size_t len);
 
+/* Flag of mkw_remap(): other than MKW_MAP_FIXED and _FIXED_NOREPLACE, which it takes, too. */
+#define MKW_REMAP_MAYMOVE 0x8u
+
+/*
+ * Makes [old, old + old_len) len bytes long, where it is or elsewhere: *addr. As
+ * mremap(2), which must not be used on mappings of an engine. The range, rounded up to
+ * pages, must show bytes of one file in a row, all with the same access; it
+ * may be part of a mapping, or several that are alike. What follows in the file is
+ * mapped behind it where it grows, with the same access and the same flags; it is never
+ * another part of the file (for that, mkw_map()).
+ *
+ *   flags 0                  stays where it is
+ *   MKW_REMAP_MAYMOVE        moves if it must
+ *   with MKW_MAP_FIXED       moves to `to`, which is page-aligned; what is mapped there is
+ *                            replaced, and must not be an engine's. `to` and len may not
+ *                            overlap the old range
+ *   with MKW_MAP_FIXED_NOREPLACE   the same, and it is an error if anything is there
+ *
+ * No byte is copied, nothing is written or lost: dirty pages stay in the cache. While
+ * it moves the memory is mapped at both places; once the call has returned an access to
+ * the old one raises a signal, also one that was waiting in a fault, as after
+ * mkw_unmap(). mlock(2) and madvise(2) of the old memory do not move.
+ *
+ * -EINVAL   addr is NULL, a length is 0, an address is not page-aligned, an unknown flag,
+ *           a FIXED flag without MKW_REMAP_MAYMOVE, both of them, the new place
+ *           overlaps the old one, or the mapping would pass the greatest offset
+ * -EFAULT   a part of the old range is not mapped by an engine, or not like the rest
+ * -ENOMEM   it cannot grow where it is, and may not move; no memory or address space;
+ *           or too many mappings (vm.max_map_count): what of the old range could not be
+ *           unmapped is mapped there still, and there is no new mapping
+ * -EEXIST   MKW_MAP_FIXED_NOREPLACE, and something is mapped there
+ * -EBUSY    MKW_MAP_FIXED over a mapping of an engine; or what would move or go
+ *           is pinned (mkw_pin()). Nothing has changed, but for what MKW_MAP_FIXED replaces
+ */
+int mkw_remap(void *old, size_t old_len, size_t len, unsigned flags, void *to,
+	      void **addr);
+
 /*
  * Sets the access to [addr, addr + len), all of which must be mapped by engines, one or
  * several mappings or parts of them, as mprotect(2), which must not be used there. prot is

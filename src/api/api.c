@@ -591,6 +591,34 @@ int mkw_unmap(void *addr, size_t len)
 	return r;
 }
 
+int mkw_remap(void *old, size_t old_len, size_t len, unsigned flags, void *to,
+	      void **addr)
+{
+	const unsigned fixed = MKW_MAP_FIXED | MKW_MAP_FIXED_NOREPLACE;
+	struct mkw__os_sigmask mask;
+	size_t page = mkw__os_page_size();
+	uintptr_t from = (uintptr_t)old, dest = (uintptr_t)to, at;
+	int r;
+
+	if (!addr || !old_len || !len || !page_aligned(from) ||
+	    !page_aligned(dest) || old_len > SIZE_MAX / 2 - page ||
+	    len > SIZE_MAX / 2 - page || from > UINTPTR_MAX - (old_len + page) ||
+	    (flags & ~(MKW_REMAP_MAYMOVE | fixed)) || (flags & fixed) == fixed ||
+	    ((flags & fixed) && (!(flags & MKW_REMAP_MAYMOVE) || !dest)))
+		return -EINVAL;
+	old_len = (old_len + page - 1) & ~(page - 1);
+	len = (len + page - 1) & ~(page - 1);
+	if ((flags & fixed) && (dest > UINTPTR_MAX - len ||
+				(dest < from + old_len && from < dest + len)))
+		return -EINVAL;
+	mkw__os_signals_block(&mask);
+	r = mkw__map_remap(from, old_len, len, flags, dest, &at);
+	mkw__os_signals_restore(&mask);
+	if (!r)
+		*addr = (void *)at;
+	return r;
+}
+
 int mkw_protect(void *addr, size_t len, int prot)
 {
 	struct mkw__os_sigmask mask;

@@ -204,14 +204,68 @@ static void table_remove(struct mkw__map *m)
 	TAILQ_REMOVE(&m->inode->maps, m, of_inode);
 }
 
+/* While it is held nobody else makes a mapping of ours. */
+static void gate_lock(struct mkw_engine *e, struct mkw__range_req *gate)
+{
+	mkw__range_lock(&process.gate, gate, 0, MKW__RANGE_MAX, true);
+	if (e->glance) {
+		mkw__glance_raise(&process.made);
+		mkw__os_glance_barrier();
+	}
+}
+
+static void gate_unlock(struct mkw_engine *e, struct mkw__range_req *gate)
+{
+	if (e->glance)
+		mkw__glance_lower(&process.made);
+	mkw__range_unlock(&process.gate, gate);
+}
+
+static int enable(const struct mkw__map *m)
+{
+	return m->readable ? mkw__os_map_enable(m->addr, m->len, m->writable) : 0;
+}
+
+/* Maps *m, which says all but where, and uses its inode; gate held. */
+static int put(struct mkw__map *m, uintptr_t hint, unsigned flags)
+{
+	struct mkw__range_req table;
+	unsigned os_flags = 0;
+	int r;
+
+	if (flags & MKW_MAP_FIXED)
+		os_flags = MKW__MAP_FIXED;
+	else if (flags & MKW_MAP_FIXED_NOREPLACE)
+		os_flags = MKW__MAP_FIXED_NOREPLACE;
+	/* Only this task adds mappings now, so this stays true. */
+	mkw__map_table_lock(&table);
+	r = (flags & MKW_MAP_FIXED) && overlaps(hint, m->len) ? -EBUSY : 0;
+	mkw__map_table_unlock(&table);
+	if (!r)
+		r = mkw__os_map(m->mmu, m->inode->frames, hint, m->len, os_flags,
+				m->off, &m->addr);
+	if (r)
+		return r;
+	table_lock_exclusive(&table);
+	table_insert(m);
+	mkw__map_table_unlock(&table);
+	r = enable(m);
+	if (r) {
+		table_lock_exclusive(&table);
+		table_remove(m);
+		mkw__map_table_unlock(&table);
+		mkw__os_unmap(m->addr, m->len);
+	}
+	return r;
+}
+
 int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 		    bool writable, unsigned flags, uint64_t off,
 		    uintptr_t *addr)
 {
 	struct mkw__inode *in = file->inode;
 	struct mkw_engine *e = in->engine;
-	struct mkw__range_req gate, table;
-	unsigned os_flags = 0;
+	struct mkw__range_req gate;
 	struct mkw__map *m;
 	int r;
 
@@ -226,40 +280,13 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 	m->readable = true;
 	m->writable = writable;
 	m->may_write = file->writable;
-	if (flags & MKW_MAP_FIXED)
-		os_flags = MKW__MAP_FIXED;
-	else if (flags & MKW_MAP_FIXED_NOREPLACE)
-		os_flags = MKW__MAP_FIXED_NOREPLACE;
 	mkw__inode_use(in);
 
-	mkw__range_lock(&process.gate, &gate, 0, MKW__RANGE_MAX, true);
-	if (e->glance) {
-		mkw__glance_raise(&process.made);
-		mkw__os_glance_barrier();
-	}
-	/* Only this task adds mappings now, so this stays true. */
-	mkw__map_table_lock(&table);
-	r = (flags & MKW_MAP_FIXED) && overlaps(hint, m->len) ? -EBUSY : 0;
-	mkw__map_table_unlock(&table);
+	gate_lock(e, &gate);
+	r = put(m, hint, flags);
 	if (!r)
-		r = mkw__os_map(m->mmu, in->frames, hint, m->len, os_flags, off,
-				&m->addr);
-	if (!r) {
-		table_lock_exclusive(&table);
-		table_insert(m);
-		mkw__map_table_unlock(&table);
 		*addr = m->addr;
-		r = mkw__os_map_enable(m->addr, m->len, writable);
-		if (r) {
-			table_lock_exclusive(&table);
-			table_remove(m);
-			mkw__map_table_unlock(&table);
-			mkw__os_unmap(m->addr, m->len);
-		}
-	}
-	if (e->glance)
-		mkw__glance_lower(&process.made);
-	mkw__range_unlock(&process.gate, &gate);
+	gate_unlock(e, &gate);
 	if (r) {
 		mkw__os_free(m);
 		mkw__inode_unuse(in);
@@ -323,11 +350,47 @@ static bool is_pinned(uintptr_t addr, uintptr_t end)
 	return false;
 }
 
+/*
+ * Unmaps what was taken out of the table, with nothing held. What cannot be is a mapping
+ * again; the first error.
+ */
+static int unmap_taken(struct mkw__map_list *taken)
+{
+	struct mkw__range_req table;
+	struct mkw__map *m;
+	int r = 0, err;
+
+	while ((m = TAILQ_FIRST(taken))) {
+		TAILQ_REMOVE(taken, m, of_inode);
+		err = mkw__os_unmap(m->addr, m->len);
+		if (err) {
+			/* It is mapped still: serve it on, as a mapping. */
+			table_lock_exclusive(&table);
+			table_insert(m);
+			if (m->inode->engine->glance) {
+				mkw__glance_raise(&process.made);
+				mkw__glance_lower(&process.made);
+			}
+			mkw__map_table_unlock(&table);
+			/* A thaw in between has not seen it. */
+			mkw__os_wake(m->mmu, m->addr, m->len);
+		} else {
+			if (!MKW__MUTANT(UNMAP_WAKES_NOBODY))
+				mkw__os_wake(m->mmu, m->addr, m->len);
+			err = mkw__inode_unuse(m->inode);
+			mkw__os_free(m);
+		}
+		if (!r)
+			r = err;
+	}
+	return r;
+}
+
 int mkw__map_remove(uintptr_t addr, size_t len)
 {
 	struct mkw__map_list taken = TAILQ_HEAD_INITIALIZER(taken);
-	struct mkw__map *spare[2], *m;
 	struct mkw__range_req table;
+	struct mkw__map *spare[2];
 	int r = 0, err;
 
 	spare[0] = mkw__os_zalloc(sizeof(*spare[0]));
@@ -342,30 +405,180 @@ int mkw__map_remove(uintptr_t addr, size_t len)
 	} else {
 		r = -ENOMEM;
 	}
-	while ((m = TAILQ_FIRST(&taken))) {
-		TAILQ_REMOVE(&taken, m, of_inode);
-		err = mkw__os_unmap(m->addr, m->len);
-		if (err) {
-			/* It is mapped still: serve it on, as a mapping. */
-			table_lock_exclusive(&table);
-			table_insert(m);
-			if (m->inode->engine->glance) {
-				mkw__glance_raise(&process.made);
-				mkw__glance_lower(&process.made);
-			}
-			mkw__map_table_unlock(&table);
-			/* A thaw in between has not seen it. */
-			mkw__os_wake(m->mmu, m->addr, m->len);
-		} else {
-			mkw__os_wake(m->mmu, m->addr, m->len);
-			err = mkw__inode_unuse(m->inode);
-			mkw__os_free(m);
-		}
-		if (!r)
-			r = err;
-	}
+	err = unmap_taken(&taken);
 	mkw__os_free(spare[0]);
 	mkw__os_free(spare[1]);
+	return r ? r : err;
+}
+
+/* ---- other places and lengths ------------------------------------------- */
+
+/*
+ * Nothing in the kernel moves: its mremap() takes a mapping out of userfaultfd's hands, or
+ * tells of it by messages (EVENT_REMAP) that the mover would wait for. What a mapping
+ * shows is in the frames, so a second one of the same bytes shows the same, and
+ * accesses may use both while both are there. So a move makes the new mapping as
+ * mkw_map() does, and then, in one step with the table held, looks whether the old one
+ * is still what it was made after, and takes that out as mkw_unmap() does (R8). The gate
+ * is held over both, so that what lies at the old address is nobody else's by then.
+ */
+
+/*
+ * Is all of [addr, addr + len) of one file, its bytes in a row, and its access the same
+ * everywhere? *like: what a mapping of it would be. Table held. -EFAULT: no.
+ */
+static int look_alike(uintptr_t addr, size_t len, struct mkw__map *like)
+{
+	uintptr_t end = addr + len;
+	const struct mkw__map *m = mkw__map_find(addr);
+
+	if (!m)
+		return -EFAULT;
+	*like = (struct mkw__map){
+		.inode = m->inode, .mmu = m->mmu, .addr = addr, .len = len,
+		.off = m->off + (addr - m->addr), .readable = m->readable,
+		.writable = m->writable, .may_write = m->may_write,
+		.in_thread = m->in_thread,
+	};
+	if (MKW__MUTANT(REMAP_FROM_START))
+		like->off = m->off;
+	while (m->addr + m->len < end) {
+		const struct mkw__map *next = mkw__map_find(m->addr + m->len);
+
+		if (!next || next->inode != m->inode || next->mmu != m->mmu ||
+		    next->off != m->off + m->len ||
+		    next->readable != m->readable ||
+		    next->writable != m->writable ||
+		    next->may_write != m->may_write)
+			return -EFAULT;
+		m = next;
+	}
+	return 0;
+}
+
+static bool is_still(const struct mkw__map *was)
+{
+	struct mkw__map now;
+
+	if (MKW__MUTANT(REMAP_UNCHECKED))
+		return true;
+	return !look_alike(was->addr, was->len, &now) && now.inode == was->inode &&
+	       now.mmu == was->mmu && now.off == was->off &&
+	       now.readable == was->readable && now.writable == was->writable &&
+	       now.may_write == was->may_write;
+}
+
+/* The old range changed while it was looked at and mapped elsewhere: from the start. */
+#define CHANGED 1
+
+/*
+ * Makes *new a mapping, at *addr, and takes `was` out of the table, unless it grows where
+ * it is. What is to be unmapped then is in *taken; the gate is held. *new becomes NULL
+ * once it is in the table.
+ */
+static int put_instead(const struct mkw__map *was, struct mkw__map **new,
+		       uintptr_t hint, unsigned flags, struct mkw__map *spare[2],
+		       struct mkw__map_list *taken, uintptr_t *addr)
+{
+	uintptr_t end = was->addr + was->len;
+	struct mkw__range_req table;
+	bool grows = (*new)->off != was->off;
+	size_t len = (*new)->len;
+	int r = put(*new, hint, flags);
+
+	if (r)
+		return r;
+	*addr = (*new)->addr;
+	*new = NULL;
+	mkw__os_step("mapped twice");
+	table_lock_exclusive(&table);
+	if (!is_still(was))
+		r = CHANGED;
+	else if (!grows && is_pinned(was->addr, end))
+		r = -EBUSY;
+	if (r)
+		table_take(*addr, *addr + len, spare, taken);
+	else if (!grows)
+		table_take(was->addr, end, spare, taken);
+	mkw__map_table_unlock(&table);
+	return r;
+}
+
+/* One try; *addr: where it begins. */
+static int try_remap(uintptr_t old, size_t old_len, size_t len, unsigned flags,
+		     uintptr_t to, uintptr_t *addr)
+{
+	const unsigned fixed = MKW_MAP_FIXED | MKW_MAP_FIXED_NOREPLACE;
+	struct mkw__map_list taken = TAILQ_HEAD_INITIALIZER(taken);
+	struct mkw__map was, *m, *spare[2];
+	struct mkw__range_req gate, table;
+	struct mkw_engine *e;
+	uintptr_t tail;
+	int r, err;
+
+	m = mkw__os_zalloc(sizeof(*m));
+	spare[0] = mkw__os_zalloc(sizeof(*spare[0]));
+	spare[1] = mkw__os_zalloc(sizeof(*spare[1]));
+	r = m && spare[0] && spare[1] ? 0 : -ENOMEM;
+	if (r)
+		goto out;
+	mkw__map_table_lock(&table);
+	r = look_alike(old, old_len, &was);
+	/* The mapping that is to be has its use of the inode from now on. */
+	if (!r)
+		mkw__inode_use(was.inode);
+	mkw__map_table_unlock(&table);
+	if (r)
+		goto out;
+	e = was.inode->engine;
+	*addr = old;
+	if (len > INT64_MAX - was.off) {
+		r = -EINVAL;
+	} else if (len <= old_len && !(flags & fixed)) {
+		r = len < old_len ? mkw__map_remove(old + len, old_len - len) : 0;
+		mkw__inode_unuse(was.inode);
+		goto out;
+	}
+	gate_lock(e, &gate);
+	if (!r && !(flags & fixed)) {
+		*m = was;
+		m->off += old_len;
+		m->len = len - old_len;
+		r = put_instead(&was, &m, old + old_len, MKW_MAP_FIXED_NOREPLACE,
+				spare, &taken, &tail);
+		if (r == -EEXIST && !(flags & MKW_REMAP_MAYMOVE))
+			r = -ENOMEM;
+		to = 0;
+	}
+	if (r == -EEXIST || (!r && (flags & fixed))) {
+		*m = was;
+		m->len = len;
+		r = put_instead(&was, &m, to, flags & fixed, spare, &taken, addr);
+	}
+	gate_unlock(e, &gate);
+	if (m)
+		mkw__inode_unuse(was.inode);
+	err = unmap_taken(&taken);
+	if (err && !r) {
+		/* The old one is there still, or some of it. */
+		mkw__map_remove(*addr, len);
+		r = err;
+	}
+out:
+	mkw__os_free(m);
+	mkw__os_free(spare[0]);
+	mkw__os_free(spare[1]);
+	return r;
+}
+
+int mkw__map_remap(uintptr_t old, size_t old_len, size_t len, unsigned flags,
+		   uintptr_t to, uintptr_t *addr)
+{
+	int r;
+
+	do {
+		r = try_remap(old, old_len, len, flags, to, addr);
+	} while (r == CHANGED);
 	return r;
 }
 

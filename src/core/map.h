@@ -12,7 +12,8 @@
  *          mid-copy. The pager never takes it.
  *   table  held shared by whoever uses a mapping that he found, for as long as
  *          it must stay mapped; exclusively, and only over the table's own
- *          update, to add and remove. munmap() itself runs with no lock held.
+ *          update, to add and remove, and over a change of access, whose calls wait for
+ *          nobody. munmap() itself runs with no lock held.
  */
 #ifndef MKW_MAP_H
 #define MKW_MAP_H
@@ -73,6 +74,9 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 		    bool writable, unsigned flags, uint64_t off,
 		    uintptr_t *addr);
 int mkw__map_remove(uintptr_t addr, size_t len);
+/* mkw_remap(); _FIXED flags as those of mkw_map(). */
+int mkw__map_remap(uintptr_t old, size_t old_len, size_t len, unsigned flags,
+		   uintptr_t to, uintptr_t *addr);
 /* mkw_protect(). */
 int mkw__map_access(uintptr_t addr, size_t len, bool readable, bool writable);
 
