@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "sim/machine.h"
+#include "sim/strict.h"
 
 #define SEEN_SIZE 4096u	/* a power of two */
 
@@ -57,6 +58,7 @@ void sim_history_reset(unsigned n, const uint64_t *initial)
 	word_count = n;
 	ticks = 0;
 	whole_start = 0;
+	sim_strict_reset();
 }
 
 void sim_history_whole(uint64_t start)
@@ -69,10 +71,16 @@ uint64_t sim_tick(void)
 	return ++ticks;
 }
 
+/* Judged together, all words have one. */
+static unsigned clock_of(unsigned word)
+{
+	return sim_strict_is_on() ? 0 : word;
+}
+
 uint64_t sim_history_begin(unsigned word, unsigned n)
 {
 	for (unsigned i = word; sim_recording && i < word + n; i++)
-		sim_touch(SIM_O_CLOCK, NULL, i, SIM_READ);
+		sim_touch(SIM_O_CLOCK, NULL, clock_of(i), SIM_READ);
 	return sim_tick();
 }
 
@@ -81,7 +89,7 @@ void sim_history_add(unsigned word, const char *what, bool write,
 {
 	if (word >= word_count)
 		return;
-	sim_touch(SIM_O_CLOCK, NULL, word, SIM_ADD);
+	sim_touch(SIM_O_CLOCK, NULL, clock_of(word), SIM_ADD);
 	if (words[word].count == SIM_OPS_MAX)
 		sim_violation("scenario: more than %u operations on word %u",
 			      SIM_OPS_MAX, word);
@@ -91,6 +99,7 @@ void sim_history_add(unsigned word, const char *what, bool write,
 		.value = value, .write = write, .maybe = maybe,
 		.whole = start == whole_start,
 	};
+	sim_strict_add(word, &words[word].ops[words[word].count - 1]);
 }
 
 void sim_history_intend(unsigned word, uint64_t value)

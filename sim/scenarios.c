@@ -1827,6 +1827,164 @@ static void protect_vs_fault(void)
 	set_up(2, 0);
 	stage.may_vanish = true;
 	play_roles(roles, 3 + variant % 3);
+/* ---- MKW_ATOMIC_WRITES --------------------------------------------------- */
+
+/*
+ * Who changes several words at once, in any way, amid the first two pages. n: at least
+ * two blocks, so that a part of it could show.
+ */
+static void change_whole(void)
+{
+	unsigned block = SIM_BLOCK / 8;
+	unsigned blocks = stage.words_per_page / block * (1 + (unsigned)sim_random(2));
+	unsigned n = 2 + (unsigned)sim_random(blocks - 1);
+	unsigned word = (unsigned)sim_random(blocks - n + 1) * block;
+
+	n *= block;
+	/* Beside a page that is left alone. */
+	if (word + n <= stage.words_per_page && sim_random(2))
+		word += stage.words_per_page;
+	switch (sim_random(6)) {
+	case 0:
+		stage_punch(word, n);
+		break;
+	case 1:
+		stage_zero(word, n);
+		break;
+	case 2:
+		stage_write(word, n, MKW_DIRECT);
+		break;
+	default:
+		stage_write(word + 1, n - 1, 0);
+		break;
+	}
+}
+
+static void wholes(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		change_whole();
+}
+
+/* Out of a mapping, over a part of its own source, which is as at first. */
+static void self_whole(void *arg)
+{
+	unsigned half = stage.words_per_page / 2;
+
+	stage_write_from(map1, stage.words_per_page, half, stage.words_per_page,
+			 some_way());
+	wholes(arg);
+}
+
+/* Cuts the first page in its midst; and what was cut off comes back in appends. */
+static void cut_and_append(void *arg)
+{
+	unsigned left = 2 + (unsigned)sim_random(stage.words_per_page - 3);
+
+	(void)arg;
+	stage_truncate(left);
+	if (variant & 8)
+		stage_truncate(stage.words);
+	else
+		for (unsigned i = 0; i < 3; i++)
+			stage_append(3);
+}
+
+#define PATIENT_LOADS 40u
+
+/* A word and a later one of the first two pages, near it more often than not. */
+static unsigned two_words(unsigned *second)
+{
+	unsigned n = 2 * stage.words_per_page;
+	unsigned first = (unsigned)sim_random(n - 1), far = n - 1 - first;
+
+	if (far > 3 && sim_random(3))
+		far = 3;
+	*second = first + 1 + (unsigned)sim_random(far);
+	return first;
+}
+
+/* Loads two words in turn: what the one has shown the other may not deny. */
+static void ordered_loader(void *arg)
+{
+	unsigned map = sim_random(2) ? map0 : map1;
+	unsigned second, first = two_words(&second);
+
+	(void)arg;
+	for (unsigned i = 0; i < 3; i++) {
+		stage_load(map, second);
+		stage_await(map, first, PATIENT_LOADS);
+		stage_load(map, second);
+	}
+}
+
+static void pinned_loader(void *arg)
+{
+	(void)arg;
+	stage_load(map0, word_of_page(0));
+	stage_device_load(map1, word_of_page(1), NULL);
+	stage_load(map0, word_of_page(0));
+}
+
+/* Stores to what a change to come would write over, if a load has shown that it has been. */
+static void ordered_storer(void *arg)
+{
+	unsigned map = sim_random(2) ? map0 : map1;
+	unsigned second, first = two_words(&second);
+
+	(void)arg;
+	for (unsigned i = 0; i < 3; i++) {
+		stage_store(map, second);
+		stage_await(map, first, PATIENT_LOADS);
+		stage_store(map, second);
+	}
+}
+
+/* frames: 0; or 1 or 2, so that there is no room for all that is changed at once. */
+static void atomic_set_up(unsigned frames)
+{
+	stage_open(2, frames);
+	stage_atomic();
+	map0 = stage_map_any();
+	map1 = sim_random(2) ? map0 : stage_map(sim_random(2), sim_random(4) != 0);
+	variant = (unsigned)sim_random(64);
+	rounds = 1 + (unsigned)sim_random(3);
+	for (unsigned p = 0; p < 2; p++)
+		if (sim_random(4))
+			stage_load(sim_random(2) ? map0 : map1, word_of_page(p));
+}
+
+static void atomic_write_vs_load(void)
+{
+	unsigned frames = (unsigned)sim_random(3);
+	struct role roles[] = {
+		{ "loader-1", ordered_loader }, { "writer", wholes },
+		{ "loader-2", ordered_loader }, { "syncer", syncer },
+	};
+
+	atomic_set_up(frames);
+	if (variant & 1)
+		roles[1].fn = self_whole;
+	else if (variant & 2)
+		roles[1].fn = cut_and_append;
+	if (!frames && (variant & 4))
+		roles[2].fn = pinned_loader;
+	stage.may_end_short = roles[1].fn == cut_and_append;
+	play_roles(roles, 2 + (variant >> 4) % 3);
+	stage_close();
+}
+
+static void atomic_write_vs_store(void)
+{
+	static const struct role roles[] = {
+		{ "storer-1", ordered_storer }, { "writer-1", wholes },
+		{ "storer-2", ordered_storer }, { "syncer", syncer },
+		{ "writer-2", wholes },
+	};
+
+	atomic_set_up((unsigned)sim_random(3));
+	play_roles(roles, 2 + (variant >> 1) % 4);
 	stage_close();
 }
 
@@ -1902,6 +2060,12 @@ const struct scenario scenarios[] = {
 	  queue_cancel, false },
 	{ "queue-vs-punch", "asynchronous calls beside faults and punches of their pages",
 	  queue_vs_punch, false },
+	{ "atomic-write-vs-load",
+	  "loads in order while several words are changed at once (MKW_ATOMIC_WRITES)",
+	  atomic_write_vs_load, false },
+	{ "atomic-write-vs-store",
+	  "stores amid words that are changed at once (MKW_ATOMIC_WRITES)",
+	  atomic_write_vs_store, false },
 	{ "starvation", "a page is taken away for as long as somebody wants it",
 	  starvation, false },
 	{ "error-at-writeback", "some pages cannot be written for a while",

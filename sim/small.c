@@ -9,7 +9,9 @@
  *   r1   pread of page 1                 R1   direct read
  *   w1   pwrite of page 1                w12  of its word 2
  *   W1   direct write of page 1          W11  of its block 1
+ *   m    pwrite of all pages             M    direct write
  *   p1   punch of page 1                 z1   zero range
+ *   c    punch of all but the first and the last block of the file
  *   t1   truncate to 1 page              t12  to 1 page and 2 words
  *   a1   allocate page 1                 y    sync
  *   i0   pread of page 0, block 0, into the mapping: block 1 of the other page
@@ -25,6 +27,7 @@
  *   M1   the same with no access at all
  *   j    move the second mapping; j1: what follows its first page, and back;
  *        j2: a page longer, and back
+ *   A    opened with MKW_ATOMIC_WRITES: first in the setup
  *
  * The first role uses the first mapping, the others the second one.
  */
@@ -73,6 +76,13 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 	case 'W':
 		stage_write(word + inside * BLOCK, b == UINT_MAX ? n : BLOCK,
 			    MKW_DIRECT);
+		break;
+	case 'm':
+	case 'M':
+		stage_write(0, stage.words, what == 'M' ? MKW_DIRECT : 0);
+		break;
+	case 'c':
+		stage_punch(BLOCK, stage.words - 2 * BLOCK);
 		break;
 	case 'p':
 		stage_punch(word, n);
@@ -140,6 +150,9 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 		break;
 	case 'u':
 		stage_remap(maps[1], false, playing->in_thread);
+		break;
+	case 'A':
+		stage_atomic();
 		break;
 	default:
 		sim_violation("small play: no operation '%c'", what);
@@ -265,6 +278,12 @@ const struct small smalls[] = {
 	PAGER("remap-vs-fault", 2, 0, "", "s00", "j0 l00"),
 	PLAY("remap-vs-fault", 2, 0, "s00", "y", "s01 j0"),
 	PAGER("remap-vs-fault", 2, 0, "", "l10", "j1 s10"),
+	PLAY("atomic-write-vs-load", 2, 0, "A l00", "l00 l03", "w0"),
+	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l00 l10", "m"),
+	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l03 l10", "M"),
+	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l02 l11", "c"),
+	PLAY("atomic-write-vs-store", 2, 0, "A s00", "l00 s03", "w0"),
+	PLAY("atomic-write-vs-store", 2, 0, "A l00 s10", "l00 s13", "m"),
 	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
 };
 const unsigned small_count = sizeof(smalls) / sizeof(smalls[0]);

@@ -25,6 +25,7 @@
 #include "sim/history.h"
 #include "sim/machine.h"
 #include "sim/search.h"
+#include "sim/strict.h"
 
 #define WORD 8u
 #define PAGES_MAX 64u
@@ -128,6 +129,17 @@ unsigned stage_map_any(void)
 	return stage_map(sim_random(2), true);
 }
 
+void stage_atomic(void)
+{
+	uint64_t first[SIM_WORDS_MAX];
+
+	atomic_store(&stage.file->inode->atomic, true);
+	stage.strict = true;
+	for (unsigned w = 0; w < stage.words; w++)
+		first[w] = sim_disk_peek(stage.disk, (uint64_t)at(w));
+	sim_strict_begin(stage.words, first);
+}
+
 void stage_begin(void)
 {
 	sim_trace_mark(SIM_BEGINS);
@@ -142,6 +154,7 @@ void stage_end(void)
 {
 	sim_settle();
 	sim_search_stop();
+	sim_strict_stop();
 	sim_trace_mark(SIM_ENDS);
 }
 
@@ -196,6 +209,7 @@ static void record_zeros(unsigned word, unsigned n, uint64_t start,
 	if (r != -EIO || !stage.may_fail)
 		check(r, what);
 	sim_trace("that has returned %llu", (uint64_t)-r, 0, 0);
+	sim_history_whole(start);
 	for (unsigned i = 0; i < n; i++)
 		sim_history_add(word + i, what, true, 0, start, r != 0);
 }
@@ -268,6 +282,23 @@ void stage_load(unsigned map, unsigned word)
 	sim_touch(SIM_O_STAGE, NULL, map, SIM_READ);
 	o = sim_load(stage.map[map] + word * WORD, &v);
 	check_access(o, "a load", word);
+	if (o == SIM_OK)
+		sim_history_add(word, "load", false, v, start, false);
+}
+
+void stage_await(unsigned map, unsigned word, unsigned tries)
+{
+	uint64_t start = 0, first = 0, v = 0;
+	enum sim_outcome o = SIM_OK;
+
+	for (unsigned i = 0; i < tries && o == SIM_OK && v == first; i++) {
+		start = begin(".loads word %llu", word, 1, 0);
+		sim_touch(SIM_O_STAGE, NULL, map, SIM_READ);
+		o = sim_load(stage.map[map] + word * WORD, &v);
+		check_access(o, "a load", word);
+		if (!i)
+			first = v;
+	}
 	if (o == SIM_OK)
 		sim_history_add(word, "load", false, v, start, false);
 }
@@ -462,6 +493,7 @@ void stage_write_from(unsigned map, unsigned from, unsigned word, unsigned n,
 		sim_violation("a write of %u bytes out of a mapping returned %lld",
 			      n * WORD, (long long)r);
 	sim_trace("the copy returns %llu", (uint64_t)r, 0, 0);
+	sim_history_whole(start);
 	record_write(word, n, buf, r, start, "write from");
 }
 
@@ -1222,6 +1254,16 @@ static void read_disk(void)
 				false);
 }
 
+/* Whole operations, with what the disk has after a sync as the end of it all. */
+static void judge_wholes(void)
+{
+	uint64_t end[SIM_WORDS_MAX];
+
+	for (unsigned w = 0; w < stage.words; w++)
+		end[w] = sim_disk_peek(stage.disk, (uint64_t)at(w));
+	sim_strict_judge(end);
+}
+
 static void stray_blocks(void)
 {
 	for (unsigned p = 0; p < stage.pages; p++) {
@@ -1292,6 +1334,8 @@ void stage_close(void)
 	lost_errors();
 	stage.may_fail = had_failed;
 	read_disk();
+	if (stage.strict)
+		judge_wholes();
 	stray_blocks();
 	if (!early)
 		read_all();

@@ -51,6 +51,7 @@ struct stage {
 	bool may_lack_space;		/* stores and writes; a sync may not */
 	bool may_vanish;		/* somebody unmaps: signals are fine */
 	struct mkw_file *other;		/* another handle of the file, or NULL */
+	bool strict;			/* stage_atomic(): wholes are judged */
 	unsigned told[2];		/* errors that syncs of each handle returned */
 	bool stretched;			/* somebody else has made the file longer */
 	unsigned stale[2];		/* of these, that it was */
@@ -79,6 +80,11 @@ unsigned stage_map(bool in_thread, bool writable);
 /* By the seed, in thread or not. */
 unsigned stage_map_any(void);
 /*
+ * The file is opened with MKW_ATOMIC_WRITES. What is done from now on to stage_end() is judged
+ * as a whole, against loads and stores, too.
+ */
+void stage_atomic(void);
+/*
  * Between them is what a search varies: from before the first role is started to
  * when all have ended and nothing goes on any more.
  */
@@ -94,6 +100,8 @@ void stage_close(void);
 /* ---- operations; violations unless they do what the header says -------- */
 
 void stage_load(unsigned map, unsigned word);
+/* Loads it until it changes, so many times at most: the last one is recorded. */
+void stage_await(unsigned map, unsigned word, unsigned tries);
 /* Through the first mapping where this one is read-only. */
 void stage_store(unsigned map, unsigned word);
 /* flags: of mkw_pread(); all counts in words. */

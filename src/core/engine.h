@@ -219,6 +219,9 @@ struct mkw__inode {
 	struct mkw__waiters pin_waiters;
 	_Atomic bool ever_pinned;
 
+	/* MKW_ATOMIC_WRITES: whoever changes it takes the mappings away. Never unset. */
+	_Atomic bool atomic;
+
 	/* A fault was answered by poison: mappings of a page that becomes
 	 * readable must be zapped. Never unset. */
 	_Atomic bool poisoned;
@@ -626,6 +629,7 @@ struct mkw__excl {
  * Locks bytes [start, end) rounded out to pages. -EAGAIN: nowait, and somebody
  * has them. -EDEADLK: EXCL_TAKE, and the calling thread itself has a page pinned;
  * others' pins are waited for, with nothing locked, and none is made under the lock.
+ * With MKW_ATOMIC_WRITES no page is mapped, either, from EXCL_TAKE on to its end.
  */
 int mkw__excl_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t start,
 		   uint64_t end, enum mkw__excl_kind kind, bool nowait);
@@ -647,6 +651,19 @@ bool mkw__excl_trylock_all(struct mkw__inode *in, struct mkw__excl *x,
 void mkw__excl_unlock_all(struct mkw__inode *in, struct mkw__excl *x);
 /* What a fault takes, shared; NULL under the policy none. */
 struct mkw__range_lock *mkw__excl_fault_lock(struct mkw__inode *in);
+
+/* ---- atomic.c: MKW_ATOMIC_WRITES ---------------------------------------- */
+
+static inline bool mkw__atomic(struct mkw__inode *in)
+{
+	return atomic_load_explicit(&in->atomic, memory_order_relaxed) &&
+	       !MKW__MUTANT(ATOMIC_IGNORED);
+}
+/*
+ * No page of [first, end) is mapped any more, nor will be before the caller's EXCL_TAKE over
+ * them ends.
+ */
+void mkw__atomic_hide(struct mkw__inode *in, uint64_t first, uint64_t end);
 
 /* ---- glance.c: reading without locks ----------------------------------- */
 

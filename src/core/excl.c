@@ -20,6 +20,9 @@
  * Who holds the iolock exclusively is seen by those who read with no lock at all
  * (glance.c), from when he has all of his locks until before he lets go of the first.
  *
+ * Where a file was opened with MKW_ATOMIC_WRITES the last step of EXCL_TAKE is to take the
+ * mappings of the range away (atomic.c), and a buffered write takes it, too.
+ *
  * Releasing any of these may be what reclaim waits for: mkw__pool_poke().
  */
 #include <errno.h>
@@ -124,6 +127,8 @@ static int lock_unpinned(struct mkw__inode *in, struct mkw__excl *x,
 			break;
 	}
 	mkw__pin_turn_end(&turn);
+	if (!r && mkw__atomic(in))
+		mkw__atomic_hide(in, start >> shift, end >> shift);
 	return r;
 }
 

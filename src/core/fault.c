@@ -583,8 +583,11 @@ static int resolve(struct mkw__fault *f, const struct mkw__map *m,
 	most = window ? MKW__IO_PAGES / 2 : MKW__IO_PAGES;
 	/* The mapping may have been cut since the ticket was taken. */
 	mkw__map_pages(m, &from, &to);
-	from = mkw__max(from, f->first);
-	to = mkw__min(mkw__min(to, f->end), idx + most);
+	if (!MKW__MUTANT(AROUND_UNLOCKED)) {
+		from = mkw__max(from, f->first);
+		to = mkw__min(to, f->end);
+	}
+	to = mkw__min(to, idx + most);
 	while (end < to && joins(in, end, mask, window))
 		end++;
 	while (first > from && end - first < most &&

@@ -455,6 +455,13 @@ static ssize_t buffered_write(struct mkw__inode *in, struct mkw__excl *x,
 
 	while (done < len && !r) {
 		n = len - done;
+		if (MKW__MUTANT(ATOMIC_LETS_GO))
+			n = mkw__min(n, in->engine->page);
+		if (MKW__MUTANT(ATOMIC_LETS_GO) && done && mkw__atomic(in)) {
+			mkw__excl_unlock(in, x);
+			mkw__excl_lock(in, x, x->io.start, x->io.end, EXCL_TAKE,
+				       false);
+		}
 		r = write_some(in, x, mkw__os_at(buf, done), off + done, &n,
 			       flags);
 		if (!r)
@@ -532,7 +539,8 @@ ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 		r = mkw__size_lock_end(in, &x, nowait, &size);
 	else
 		r = mkw__size_lock(in, &x, off, off + len,
-				   flags & MKW_DIRECT ? EXCL_TAKE : EXCL_WRITE,
+				   (flags & MKW_DIRECT) || mkw__atomic(in) ?
+					   EXCL_TAKE : EXCL_WRITE,
 				   nowait, &size);
 	if (r)
 		goto leave;

@@ -146,8 +146,11 @@ void mkw__map_zap(struct mkw__inode *in, uint64_t first, size_t n)
 	size_t len;
 
 	TAILQ_FOREACH(m, &in->maps, of_inode)
-		if (map_clip(m, first, first + n, &addr, &len))
+		if (map_clip(m, first, first + n, &addr, &len)) {
 			mkw__os_pte_zap(addr, len);
+			if (MKW__MUTANT(ZAP_ONE_MAPPING))
+				break;
+		}
 }
 
 void mkw__map_wake(struct mkw__inode *in)

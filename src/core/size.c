@@ -64,7 +64,9 @@ int mkw__size_lock_end(struct mkw__inode *in, struct mkw__excl *x, bool nowait,
 
 	for (;;) {
 		from = size_of(in) & ~mask;
-		r = mkw__excl_lock(in, x, from, MKW__RANGE_MAX, EXCL_HOLD,
+		r = mkw__excl_lock(in, x, from, MKW__RANGE_MAX,
+				   mkw__atomic(in) && !MKW__MUTANT(ATOMIC_SHORT_END) ?
+					   EXCL_TAKE : EXCL_HOLD,
 				   nowait);
 		if (r)
 			return r;
