@@ -258,8 +258,29 @@ int mkw_engine_stats(struct mkw_engine *engine, struct mkw_stats *st);
 ssize_t mkw_engine_stats_text(struct mkw_engine *engine, char *buf, size_t len);
 
 /*
+ * A flag of mkw_file_open(), beside those of open(2): what changes the file's bytes
+ * does so at once, for loads and stores through mappings, too. mkw_pwrite(), mkw_pwritev()
+ * and mkw_append(), direct or not, punch, zero, collapse, insert, truncation and
+ * mkw_discard() take the mappings of their range away before they change the first byte, and
+ * accesses that come meanwhile fault, and wait for the end. So of two loads in order, of
+ * whatever words, the second is not older than the first; and no store goes into the midst
+ * of a write.
+ *
+ * It holds for the whole file: every handle and mapping, from when the call that opened it so
+ * has returned to the last close and unmap. A call that is short has done what it returned,
+ * at once as well: a write, its first bytes. (After an error of the device the bytes that it
+ * was at work on may be old or new.) Reads are what they always are, atomic against every
+ * other call and per word against stores. It is no promise about crashes.
+ *
+ * Each such call costs the pages of its range their mappings, and the next access of
+ * each a fault; waits for pins of them (mkw_pin()); and gets -EDEADLK where a pin is the
+ * calling thread's own.
+ */
+#define MKW_ATOMIC_WRITES 0x40000000
+
+/*
  * Opens a regular file. flags: O_RDONLY or O_RDWR, and any of O_CREAT, O_EXCL,
- * O_TRUNC, O_CLOEXEC, O_NOFOLLOW; mode as for open(2). The engine takes the
+ * O_TRUNC, O_CLOEXEC, O_NOFOLLOW, MKW_ATOMIC_WRITES; mode as for open(2). The engine takes the
  * file for itself (flock(2), exclusive for O_RDWR, shared for O_RDONLY) until
  * the last handle and mapping are gone. A file opened twice through one engine
  * gives two handles onto the same cached file; the second may not ask for
@@ -277,7 +298,8 @@ int mkw_file_open(struct mkw_engine *engine, const char *path, int flags,
 /*
  * The same, for a file that the caller has open as fd, whose access mode
  * counts. The descriptor is duplicated by way of /proc/self/fd (so that the
- * engine can have its own, with O_DIRECT); fd stays the caller's.
+ * engine can have its own, with O_DIRECT); fd stays the caller's. There are no flags: with
+ * MKW_ATOMIC_WRITES, mkw_file_open() of /proc/self/fd/N.
  *
  * -EBADF    fd is not an open descriptor, or was opened O_WRONLY or O_PATH
  */
@@ -302,7 +324,8 @@ int mkw_file_close(struct mkw_file *file);
 
 /*
  * Reads or writes up to len bytes at offset off, as pread(2) and pwrite(2) do,
- * atomically against every other call on the file. The buffer may be ordinary
+ * atomically against every other call on the file, and per word against loads and stores
+ * through mappings (a write of a file with MKW_ATOMIC_WRITES: as a whole). The buffer may be ordinary
  * memory or lie in a mapping of any engine of the process, of the same file
  * and range too; the result is that of copying through private memory. (Into a
  * mapping, what is longer than 64 MiB is read in parts, each atomic by itself.)
@@ -322,7 +345,8 @@ int mkw_file_close(struct mkw_file *file);
  * -EBADF    pwrite on a read-only file
  * -EAGAIN   MKW_NOWAIT, and it would have to wait
  * -EFBIG    past the largest size that the file system allows
- * -EDEADLK  pwrite, MKW_DIRECT: the calling thread has a page of it pinned (mkw_pin())
+ * -EDEADLK  pwrite, MKW_DIRECT or MKW_ATOMIC_WRITES: the calling thread has a page of it
+ *           pinned (mkw_pin())
  * -ENOMEM   the buffer lies in a mapping and there is no memory for the copy, or
  *           more than 1 GiB is to be written from it
  * -EIO, -ENOSPC, ...   from the file
@@ -361,6 +385,7 @@ ssize_t mkw_pwritev(struct mkw_file *file, const struct iovec *iov, int n,
  *           end of the file
  * -EBADF    a read-only file
  * -EAGAIN   MKW_NOWAIT
+ * -EDEADLK  MKW_ATOMIC_WRITES: the calling thread has the last page pinned (mkw_pin())
  * -EFAULT, -EFBIG, -ENOMEM, -EIO, -ENOSPC, ...   as mkw_pwrite()
  */
 ssize_t mkw_append(struct mkw_file *file, const void *buf, size_t len,
@@ -744,7 +769,7 @@ int mkw_protect(void *addr, size_t len, int prot);
  *                   stored to by somebody all the time: each is dirty, has its space
  *                   on the disk, and is written back after the pin has ended
  * and what would take them away waits: punch, zero, collapse, insert, truncation to
- * less, direct writes, mkw_discard(), and for pins for writing mkw_sync() and its like.
+ * less, direct writes, all writes with MKW_ATOMIC_WRITES, mkw_discard(), and for pins for writing mkw_sync() and its like.
  * A thread that would wait so for a pin of its own gets -EDEADLK; of two threads that
  * wait for each other's pins nobody is told. A sync with -EDEADLK has written all but
  * the caller's pinned pages.
