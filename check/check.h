@@ -173,6 +173,7 @@ struct check_config {
 	/* Of the engine: */
 	uint32_t policy;	/* enum mkw_policy */
 	bool inline_faults;
+	bool atomic_writes;	/* MKW_ATOMIC_WRITES, and loads judged by it */
 	uint64_t cache_bytes;
 };
 

@@ -17,6 +17,8 @@
  *                RWF_NOWAIT and RWF_DONTCACHE, while caches and mappings are taken away
  *   shift        loads, stores, reads, writes while one thread collapses and inserts
  *                pages, so that all that is behind them moves
+ *   whole        long writes, and loads in pairs: where what is written is to show at
+ *                once (MKW_ATOMIC_WRITES)
  *   wide         everything, all over the file, which is larger than the smallest
  *                cache of the engine: reclaim
  */
@@ -40,6 +42,7 @@ struct profile {
 	uint8_t weights[OP_KINDS];
 	uint8_t large;		/* of 100 reads and writes, those of 64 KiB */
 	uint8_t other_ways;	/* of 100, those that are not plain */
+	bool pairs;		/* two loads, the later word second: copies go upwards */
 };
 
 static const struct profile profiles[] = {
@@ -121,14 +124,29 @@ static const struct profile profiles[] = {
 			[OP_DISTURB] = 5,
 		},
 	},
+	{
+		.name = "whole",
+		.pages = 16,
+		.large = 60,
+		.pairs = true,
+		.weights = {
+			[OP_LOAD] = 100, [OP_STORE] = 10,
+			[OP_READ] = 5, [OP_WRITE] = 20,
+			[OP_DIRECT_READ] = 5, [OP_DIRECT_WRITE] = 5,
+			[OP_PUNCH] = 2, [OP_SYNC] = 1,
+		},
+	},
 };
 #define PROFILES (sizeof(profiles) / sizeof(profiles[0]))
 
-const struct profile *mkw__check_profile(unsigned epoch)
+const struct profile *mkw__check_profile(unsigned epoch, bool atomic)
 {
-	static const uint8_t rota[] = { 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6 };
+	static const uint8_t rota[][12] = {
+		{ 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6 },
+		{ 7, 1, 0, 2, 7, 3, 0, 4, 7, 5, 0, 6 },
+	};
 
-	return &profiles[rota[epoch % sizeof(rota)]];
+	return &profiles[rota[atomic][epoch % sizeof(rota[0])]];
 }
 
 const struct profile *mkw__check_profile_find(const char *name)
@@ -363,6 +381,10 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 	case OP_LOAD:
 	case OP_STORE:
 		perform(w, kind, tracked(phase, word), 1, phase);
+		if (kind == OP_LOAD && p->pairs) {
+			word += below(w, size - word);
+			perform(w, kind, tracked(phase, word), 1, phase);
+		}
 		return;
 	case OP_TRUNCATE:
 		/* Back to its full length half of the time. */

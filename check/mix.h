@@ -23,8 +23,8 @@ struct layout {
 
 struct profile;
 struct worker;
-/* The profile of an epoch: they take turns. */
-const struct profile *mkw__check_profile(unsigned epoch);
+/* The profile of an epoch: they take turns; atomic: cfg->atomic_writes. */
+const struct profile *mkw__check_profile(unsigned epoch, bool atomic);
 
 /* A thread's part of a run. */
 struct worker {

@@ -126,6 +126,12 @@ static bool take_inline(struct options *o, const char *value)
 	return o->cfg.inline_faults = true;
 }
 
+static bool take_atomic(struct options *o, const char *value)
+{
+	(void)value;
+	return o->cfg.atomic_writes = true;
+}
+
 static bool take_cache(struct options *o, const char *value)
 {
 	return parse_number(value, true, &o->cfg.cache_bytes) &&
@@ -280,8 +286,8 @@ static const struct option_def defs[] = {
 	  "kernel or engine", true },
 	{ "seconds", "N", "of random concurrency for each target [20]",
 	  take_seconds, "a number above 0", false },
-	{ "profile", "NAME", "dio-vs-mmap, hot, punch, shift, truncate, ways, wide [all]",
-	  take_profile, "dio-vs-mmap, hot, punch, shift, truncate, ways, wide or all",
+	{ "profile", "NAME", "dio-vs-mmap, hot, punch, shift, truncate, ways, whole, wide [all]",
+	  take_profile, "dio-vs-mmap, hot, punch, shift, truncate, ways, whole, wide or all",
 	  false },
 	{ "file-size", "BYTES", "of the file that is hammered; K, M [2M]",
 	  take_file_size, "a number of bytes from 1M to 128M, whole pages", false },
@@ -307,6 +313,8 @@ static const struct option_def defs[] = {
 	  take_policy, "retry or invalidate", true },
 	{ "inline", NULL, "the engine's faults served in their threads",
 	  take_inline, NULL, true },
+	{ "atomic", NULL, "the engine's writes at once for loads, too (MKW_ATOMIC_WRITES)",
+	  take_atomic, NULL, true },
 	{ "cache", "BYTES", "the engine's cache; K, M, G [1M]", take_cache,
 	  "a number of bytes, 1M or more", true },
 	{ "json", "FILE", "the results for programs", take_json, NULL, false },

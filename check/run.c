@@ -493,6 +493,8 @@ static int judge(struct run *run)
 		.initial = run->initial,
 		.atomic = run->target.ops->atomic,
 		.strict = run->cfg->strict,
+		.atomic_loads = run->cfg->atomic_writes &&
+				run->cfg->target_ops == &mkw__check_engine_target,
 		.profile = mkw__check_profile_name(run->profile),
 		.evidence = run->cfg->evidence,
 		.began = run->began,
@@ -913,7 +915,7 @@ static int epochs(struct run *run)
 		uint64_t ops = ops_so_far(run), hammered = res->hammer_ns;
 		const struct profile *p = cfg->profile ?
 				mkw__check_profile_find(cfg->profile) :
-				mkw__check_profile(turn);
+				mkw__check_profile(turn, cfg->atomic_writes);
 		const char *why = mkw__check_profile_unfit(p, &run->workers[0]);
 
 		if (why) {

@@ -77,9 +77,10 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 	e->fd = -1;
 	e->len = len;
 	e->map_flags = cfg->inline_faults ? MKW_MAP_INLINE : 0;
-	snprintf(t->label, sizeof(t->label), "mkwrite %s%s",
+	snprintf(t->label, sizeof(t->label), "mkwrite %s%s%s",
 		 cfg->policy == MKW_POLICY_INVALIDATE ? "invalidate" : "retry",
-		 cfg->inline_faults ? " inline" : "");
+		 cfg->inline_faults ? " inline" : "",
+		 cfg->atomic_writes ? " atomic" : "");
 	opt.policy = cfg->policy;
 	opt.cache_bytes = cfg->cache_bytes;
 	opt.writeback_age_ms = WRITEBACK_AGE_MS;
@@ -98,7 +99,9 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 		goto explain;
 	}
 	what = "open its file";
-	err = mkw_file_open(e->engine, path, O_RDWR | O_CLOEXEC, 0, &e->file);
+	err = mkw_file_open(e->engine, path, O_RDWR | O_CLOEXEC |
+			    (cfg->atomic_writes ? MKW_ATOMIC_WRITES : 0), 0,
+			    &e->file);
 	unlink(path);
 	if (err) {
 		e->file = NULL;

@@ -31,6 +31,11 @@
  * showed Y. Not counted where a single word shows it already (the later of
  * the two was over before the read began), and where a value is zero or was
  * stored through a mapping (those are atomic by the word only).
+ *
+ * Where writes are promised to be atomic for loads, too (MKW_ATOMIC_WRITES), two loads of a
+ * thread in order are judged so: the first saw X, the second something that was over when X
+ * began, in a word that X covers. X was still under way when the second began; else that
+ * word shows it by itself.
  */
 #include "check/verdict.h"
 
@@ -712,6 +717,59 @@ static void judge_read(struct verdict *v, const struct rec *rec)
 	}
 }
 
+/* Loads of one thread that are looked at together. */
+#define LOADS_BACK 16u
+
+/* The write that a load saw, if it was one by a call, and all of it was done. */
+static const struct rec *written_by_call(const struct history *h, uint64_t value)
+{
+	enum op_kind kind = value_kind(value);
+	const struct rec *rec = kind == OP_WRITE || kind == OP_DIRECT_WRITE ?
+					find_rec(h, value) : NULL;
+
+	return rec && rec->outcome == REC_DONE ? rec : NULL;
+}
+
+/* Was what the value is of over at that time? */
+static bool over(const struct history *h, uint64_t value, uint32_t word,
+		 uint64_t time)
+{
+	const struct rec *rec = find_rec(h, value);
+
+	if (!value || !kind_writes(value_kind(value)))
+		return false;
+	return rec ? rec->outcome == REC_DONE && rec->end < time :
+		     is_old(h, value, word);
+}
+
+static bool is_load(const struct rec *rec)
+{
+	return rec->kind == OP_LOAD && rec->words == 1 &&
+	       rec->outcome == REC_DONE;
+}
+
+static void judge_load(struct verdict *v, const struct rec *second)
+{
+	const struct history *h = v->h;
+	const struct log *log = &h->logs[second->thread];
+	const struct rec *first = second, *x;
+
+	for (unsigned i = 0; i < LOADS_BACK && first > log->recs; i++) {
+		if (!is_load(--first))
+			continue;
+		x = written_by_call(h, log->vals[first->vals]);
+		if (!x || second->word < x->word ||
+		    second->word - x->word >= x->moved ||
+		    x->end < second->start ||
+		    !over(h, log->vals[second->vals], second->word, x->start))
+			continue;
+		pthread_mutex_lock(&v->mutex);
+		count(v, CHECK_TORN, x, second, second->word);
+		pthread_mutex_unlock(&v->mutex);
+		return;
+	}
+}
+
 /* ---- the epoch --------------------------------------------------------------- */
 
 static void *serve(void *arg)
@@ -738,6 +796,8 @@ static void *serve(void *arg)
 
 			if (rec->kind == OP_READ || rec->kind == OP_DIRECT_READ)
 				judge_read(v, rec);
+			else if (v->h->atomic_loads && is_load(rec))
+				judge_load(v, rec);
 		}
 	}
 	return NULL;

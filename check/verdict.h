@@ -15,6 +15,7 @@ struct history {
 	const uint64_t *initial;
 	bool atomic;
 	bool strict;		/* torn counts for everybody */
+	bool atomic_loads;	/* loads, too, see whole writes: a promise */
 	const char *profile;
 	struct evidence *evidence;	/* to be taken at a failure; or NULL */
 	uint64_t began;		/* stamp of the epoch's start */

@@ -346,6 +346,7 @@ static const char *dir(void)
 static uint32_t delay_ns;
 static uint64_t file_bytes;
 static const char *profile;
+static bool atomic_writes;
 
 /* Runs until a class of the set (bits) was seen, or as long as is reasonable. */
 static struct check_result *run(const struct target_ops *ops, enum bug bug,
@@ -362,6 +363,7 @@ static struct check_result *run(const struct target_ops *ops, enum bug bug,
 	cfg.until = until;
 	cfg.delay_ns = delay_ns;
 	cfg.profile = profile;
+	cfg.atomic_writes = atomic_writes;
 	if (file_bytes)
 		cfg.file_bytes = file_bytes;
 	/* The fake is fast, and what is recorded has to be judged. */
@@ -719,6 +721,26 @@ static void engine_writeback_keeps_writable(void **state)
 {
 	(void)state;
 	engine_with(MKW__MUTANT_WRITEBACK_KEEPS_WRITABLE, ALSO(LOST_STORE));
+}
+
+/* What is promised of loads, and that it is looked at. */
+static void engine_atomic(void **state)
+{
+	struct check_result *res;
+
+	(void)state;
+	if (!have_engine())
+		skip();
+	atomic_writes = true;
+	res = run(&mkw__check_engine_target, BUG_NONE, ROTA, 0);
+	if (!clean(res))
+		print_anomalies(res);
+	assert_true(clean(res));
+	profile = "whole";
+	engine_with(MKW__MUTANT_ATOMIC_IGNORED, ALSO(TORN));
+	engine_with(MKW__MUTANT_ATOMIC_LEAVES_MAPPED, ALSO(TORN));
+	profile = NULL;
+	atomic_writes = false;
 }
 
 /* Only where the file system can collapse. */
@@ -1102,6 +1124,7 @@ int main(void)
 		cmocka_unit_test(engine_write_skips_dirty),
 		cmocka_unit_test(engine_neighbour_writable),
 		cmocka_unit_test(engine_writeback_keeps_writable),
+		cmocka_unit_test(engine_atomic),
 		cmocka_unit_test(engine_shifts),
 		cmocka_unit_test(bundle),
 		cmocka_unit_test(kernel_runs),
