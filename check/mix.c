@@ -17,7 +17,7 @@
  *                RWF_NOWAIT and RWF_DONTCACHE, while caches and mappings are taken away
  *   shift        loads, stores, reads, writes while one thread collapses and inserts
  *                pages, so that all that is behind them moves
- *   whole        long writes, and loads in pairs: where what is written is to show at
+ *   whole        long writes, and loads in a row: where what is written is to show at
  *                once (MKW_ATOMIC_WRITES)
  *   wide         everything, all over the file, which is larger than the smallest
  *                cache of the engine: reclaim
@@ -42,7 +42,7 @@ struct profile {
 	uint8_t weights[OP_KINDS];
 	uint8_t large;		/* of 100 reads and writes, those of 64 KiB */
 	uint8_t other_ways;	/* of 100, those that are not plain */
-	bool pairs;		/* two loads, the later word second: copies go upwards */
+	bool series;		/* loads come in a row, upwards, as copies go */
 };
 
 static const struct profile profiles[] = {
@@ -128,12 +128,10 @@ static const struct profile profiles[] = {
 		.name = "whole",
 		.pages = 16,
 		.large = 60,
-		.pairs = true,
+		.series = true,
 		.weights = {
-			[OP_LOAD] = 100, [OP_STORE] = 10,
-			[OP_READ] = 5, [OP_WRITE] = 20,
-			[OP_DIRECT_READ] = 5, [OP_DIRECT_WRITE] = 5,
-			[OP_PUNCH] = 2, [OP_SYNC] = 1,
+			[OP_LOAD] = 100, [OP_STORE] = 5,
+			[OP_READ] = 3, [OP_WRITE] = 20, [OP_DIRECT_WRITE] = 2,
 		},
 	},
 };
@@ -356,6 +354,16 @@ static enum disturb choose_disturb(struct worker *w)
 	return what;
 }
 
+/* As copies go. */
+static void load_upwards(struct worker *w, uint32_t word, uint32_t end,
+			 unsigned phase)
+{
+	for (unsigned i = 0; i < STEP_RECS && word < end; i++) {
+		perform(w, OP_LOAD, tracked(phase, word), 1, phase);
+		word += TRACK + below(w, end / 4);
+	}
+}
+
 void mkw__check_step(struct worker *w, const struct profile *p,
 		     unsigned phase)
 {
@@ -377,14 +385,14 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 	if (p->tail)
 		word += layout->words - size;
 	kind = choose(w, p);
+	if (kind == OP_LOAD && p->series) {
+		load_upwards(w, word, size, phase);
+		return;
+	}
 	switch (kind) {
 	case OP_LOAD:
 	case OP_STORE:
 		perform(w, kind, tracked(phase, word), 1, phase);
-		if (kind == OP_LOAD && p->pairs) {
-			word += below(w, size - word);
-			perform(w, kind, tracked(phase, word), 1, phase);
-		}
 		return;
 	case OP_TRUNCATE:
 		/* Back to its full length half of the time. */

@@ -73,10 +73,13 @@ struct log {
 	char first_error[160];
 };
 
-/* For two records, of which one moves many words. */
+/* Operations that a thread does in one go. */
+#define STEP_RECS 8u
+
+/* For so many records, of which one moves many words. */
 static inline bool log_has_room(const struct log *log)
 {
-	return log->n + 1 < log->recs_max &&
+	return log->n + STEP_RECS <= log->recs_max &&
 	       log->n_vals + OP_WORDS_MAX / TRACK <= log->vals_max;
 }
 
