@@ -87,14 +87,33 @@ static void world_close(struct world *w)
 	unlink(w->path);
 }
 
-static _Atomic uint64_t *word(struct world *w, size_t off)
+/*
+ * An access may be served in its own thread, which must not have locks of the thread
+ * sanitizer's then: it does not look at these.
+ */
+#if defined(__clang__)
+#define UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define UNSEEN __attribute__((noinline))
+#endif
+
+static volatile uint64_t *word(struct world *w, size_t off)
 {
-	return (_Atomic uint64_t *)(void *)(w->map + off);
+	return (volatile uint64_t *)(void *)(w->map + off);
 }
 
-static uint64_t load(struct world *w, size_t off)
+/* Before all that follows. */
+static UNSEEN uint64_t load(struct world *w, size_t off)
 {
-	return atomic_load_explicit(word(w, off), memory_order_acquire);
+	uint64_t v = *word(w, off);
+
+	atomic_thread_fence(memory_order_acquire);
+	return v;
+}
+
+static UNSEEN void store(struct world *w, size_t off, uint64_t v)
+{
+	*word(w, off) = v;
 }
 
 /* n pages from page `first` on, all words v. */
@@ -235,7 +254,7 @@ static void *accessor(void *arg)
 	struct access *a = arg;
 
 	if (a->v)
-		atomic_store(word(a->w, a->off), a->v);
+		store(a->w, a->off, a->v);
 	else
 		a->v = load(a->w, a->off);
 	a->done = true;
@@ -260,7 +279,7 @@ static void held(struct world *w, size_t n, unsigned flags)
 	struct held_write h = { .w = w, .n = n, .v = 2, .flags = flags };
 	struct access first = { .w = w, .off = 8 };
 	struct access last = { .w = w, .off = P(n) - 16 };
-	struct access store = { .w = w, .off = 24, .v = 3 };
+	struct access other = { .w = w, .off = 24, .v = 3 };
 
 	fill(w, 0, n, 1, 0);
 	assert_int_equal(load(w, 0), 1);
@@ -268,12 +287,12 @@ static void held(struct world *w, size_t n, unsigned flags)
 	held_begin(&h);
 	access_waits(&first);
 	access_waits(&last);
-	access_waits(&store);
-	assert_false(first.done || last.done || store.done);
+	access_waits(&other);
+	assert_false(first.done || last.done || other.done);
 	held_end(&h);
 	pthread_join(first.id, NULL);
 	pthread_join(last.id, NULL);
-	pthread_join(store.id, NULL);
+	pthread_join(other.id, NULL);
 	assert_int_equal(first.v, 2);
 	assert_int_equal(last.v, 2);
 	assert_int_equal(load(w, 24), 3);
