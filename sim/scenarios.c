@@ -1827,6 +1827,9 @@ static void protect_vs_fault(void)
 	set_up(2, 0);
 	stage.may_vanish = true;
 	play_roles(roles, 3 + variant % 3);
+	stage_close();
+}
+
 /* ---- MKW_ATOMIC_WRITES --------------------------------------------------- */
 
 /*

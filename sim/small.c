@@ -11,7 +11,7 @@
  *   W1   direct write of page 1          W11  of its block 1
  *   m    pwrite of all pages             M    direct write
  *   p1   punch of page 1                 z1   zero range
- *   c    punch of all but the first and the last block of the file
+ *   h    punch of all but the first and the last block of the file
  *   t1   truncate to 1 page              t12  to 1 page and 2 words
  *   a1   allocate page 1                 y    sync
  *   i0   pread of page 0, block 0, into the mapping: block 1 of the other page
@@ -23,8 +23,8 @@
  *   q1   submits a pwrite of page 1        g1   of a pread         Q   of a sync, a barrier
  *   k    fetches the results of all that was submitted, by one role alone
  *   c1   cancels the second request
- *   m1   page 1 of the first mapping read-only, and then as before
- *   M1   the same with no access at all
+ *   d1   page 1 of the first mapping read-only, and then as before
+ *   D1   the same with no access at all
  *   j    move the second mapping; j1: what follows its first page, and back;
  *        j2: a page longer, and back
  *   A    opened with MKW_ATOMIC_WRITES: first in the setup
@@ -81,7 +81,7 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 	case 'M':
 		stage_write(0, stage.words, what == 'M' ? MKW_DIRECT : 0);
 		break;
-	case 'c':
+	case 'h':
 		stage_punch(BLOCK, stage.words - 2 * BLOCK);
 		break;
 	case 'p':
@@ -140,10 +140,10 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 	case 'c':
 		stage_cancel(word / stage.words_per_page);
 		break;
-	case 'm':
-	case 'M':
+	case 'd':
+	case 'D':
 		stage_protect(maps[0], word / n, word / n + 1,
-			      what == 'm' ? PROT_READ : PROT_NONE);
+			      what == 'd' ? PROT_READ : PROT_NONE);
 		break;
 	case 'j':
 		stage_move(maps[1], word / n);
@@ -206,7 +206,7 @@ void small_play(const struct small *sm)
 	for (unsigned i = 0; i < SMALL_TASKS && sm->task[i]; i++) {
 		stage.may_end_short |= strchr(sm->task[i], 't') != NULL;
 		queue |= strpbrk(sm->task[i], "qgQ") != NULL;
-		stage.may_vanish |= strpbrk(sm->task[i], "umMj") != NULL;
+		stage.may_vanish |= strpbrk(sm->task[i], "udDj") != NULL;
 		n++;
 	}
 	if (queue)
@@ -272,16 +272,16 @@ const struct small smalls[] = {
 	PAGER("queue-cancel", 2, 0, "", "q0 k", "c0"),
 	PAGER("queue-cancel", 2, 0, "", "q0 q1 k", "c0 c1"),
 	PAGER("queue-vs-punch", 2, 0, "", "q0 k", "p0 l00"),
-	PLAY("protect-vs-fault", 2, 0, "", "s00", "m0"),
-	INLINE("protect-vs-fault", 2, 0, "s00", "s01", "m0", "y"),
-	PLAY("protect-vs-fault", 2, 0, "", "l00 s00", "M0"),
+	PLAY("protect-vs-fault", 2, 0, "", "s00", "d0"),
+	INLINE("protect-vs-fault", 2, 0, "s00", "s01", "d0", "y"),
+	PLAY("protect-vs-fault", 2, 0, "", "l00 s00", "D0"),
 	PAGER("remap-vs-fault", 2, 0, "", "s00", "j0 l00"),
 	PLAY("remap-vs-fault", 2, 0, "s00", "y", "s01 j0"),
 	PAGER("remap-vs-fault", 2, 0, "", "l10", "j1 s10"),
 	PLAY("atomic-write-vs-load", 2, 0, "A l00", "l00 l03", "w0"),
 	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l00 l10", "m"),
 	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l03 l10", "M"),
-	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l02 l11", "c"),
+	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l02 l11", "h"),
 	PLAY("atomic-write-vs-store", 2, 0, "A s00", "l00 s03", "w0"),
 	PLAY("atomic-write-vs-store", 2, 0, "A l00 s10", "l00 s13", "m"),
 	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
