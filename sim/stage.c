@@ -820,20 +820,22 @@ void stage_protect(unsigned map, unsigned page, unsigned end, int prot)
 	check(mkw_protect(addr, len, PROT_READ | PROT_WRITE), "mkw_protect()");
 }
 
-/* The new place is fixed and free, so that it must move. */
+/*
+ * The new place is fixed, so that it must move, and nothing was there before: somebody may
+ * be at an access to what was.
+ */
 static uintptr_t move(uintptr_t from, size_t len)
 {
-	uintptr_t place = 0;
 	void *to;
 	int r;
 
 	do {
-		place++;
+		stage.places++;
 		r = mkw_remap((void *)from, len, len,
 			      MKW_REMAP_MAYMOVE | MKW_MAP_FIXED_NOREPLACE,
 			      (void *)(stage.map[0] +
-				       place * PAGES_MAX * stage.page), &to);
-	} while (r == -EEXIST || r == -EINVAL);	/* taken; its own */
+				       stage.places * PAGES_MAX * stage.page), &to);
+	} while (r == -EEXIST);
 	check(r, "mkw_remap()");
 	return (uintptr_t)to;
 }

@@ -45,6 +45,7 @@ struct stage {
 	uintptr_t map[STAGE_MAPS];	/* of all words each */
 	bool read_only[STAGE_MAPS];	/* not the first */
 	unsigned maps;
+	unsigned places;		/* that mappings have moved to */
 	bool may_end_short;		/* somebody truncates: SIGBUS is fine */
 	bool may_fail;			/* the disk fails */
 	bool only_writes_fail;		/* of what may_fail: no load */

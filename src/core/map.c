@@ -378,8 +378,7 @@ static int unmap_taken(struct mkw__map_list *taken)
 			/* A thaw in between has not seen it. */
 			mkw__os_wake(m->mmu, m->addr, m->len);
 		} else {
-			if (!MKW__MUTANT(UNMAP_WAKES_NOBODY))
-				mkw__os_wake(m->mmu, m->addr, m->len);
+			mkw__os_wake(m->mmu, m->addr, m->len);
 			err = mkw__inode_unuse(m->inode);
 			mkw__os_free(m);
 		}
