@@ -603,6 +603,12 @@ static int check_access(uintptr_t addr, uintptr_t end, bool writable)
 	return 0;
 }
 
+static int change_access(struct mkw__map *m, bool readable, bool writable)
+{
+	return readable ? mkw__os_map_enable(m->addr, m->len, writable) :
+			  mkw__os_map_disable(m->addr, m->len);
+}
+
 /*
  * Stores that begin to be possible must fault, but where writeback would see them:
  * it does not protect a mapping that nobody can store to, so what was mapped
@@ -611,6 +617,7 @@ static int check_access(uintptr_t addr, uintptr_t end, bool writable)
  */
 static int set_access(struct mkw__map *m, bool readable, bool writable)
 {
+	bool was_writable = m->writable;
 	int r = 0;
 
 	if (writable && !m->writable && !MKW__MUTANT(PROTECT_LEAVES_PAGES))
@@ -619,11 +626,13 @@ static int set_access(struct mkw__map *m, bool readable, bool writable)
 		return r;
 	/* A failure may leave part of it changed, which writeback must see. */
 	m->writable |= writable;
-	r = readable ? mkw__os_map_enable(m->addr, m->len, writable) :
-		       mkw__os_map_disable(m->addr, m->len);
+	r = change_access(m, readable, writable);
 	if (!r) {
 		m->readable = readable;
 		m->writable = writable;
+	} else {
+		/* A part that allows less than the table says would fault for ever. */
+		change_access(m, m->readable, was_writable);
 	}
 	/* A store that waits need not wait for what it is refused. */
 	mkw__os_wake(m->mmu, m->addr, m->len);
