@@ -376,6 +376,69 @@ static void test_holes(void **state)
 	finish(&f, P(64));
 }
 
+/* ---- times ---------------------------------------------------------------- */
+
+#define LONG_AGO 1000000000	/* seconds: 2001 */
+
+/* Makes the file old; was it modified since the last call, as stat(2) tells? */
+static bool modified(struct fixture *f)
+{
+	const struct timespec old[2] = { { LONG_AGO, 0 }, { LONG_AGO, 0 } };
+	struct stat st;
+
+	assert_int_equal(fstat(f->fd, &st), 0);
+	assert_int_equal(futimens(f->fd, old), 0);
+	return st.st_mtim.tv_sec != LONG_AGO;
+}
+
+/*
+ * A store or write is seen in the times no later than when the sync after it, or the
+ * close, returns (POSIX.1-2017, mmap() and msync()); reads, and syncs of nothing, never.
+ */
+static void test_times(void **state)
+{
+	unsigned char *buf = aligned_alloc(page, page);
+	struct fixture f;
+
+	(void)state;
+	memset(buf, 3, page);
+	start(&f, P(16), P(16));
+	modified(&f);
+	assert_int_equal(mkw_pread(f.file, buf, page, 0, 0), page);
+	assert_int_equal(mkw_pread(f.file, buf, page, (off_t)P(1), MKW_DIRECT), page);
+	assert_int_equal(f.p[P(2)], 0);
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_false(modified(&f));
+
+	f.p[P(2)] = 1;
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_true(modified(&f));
+	/* Its blocks are there now, but the sync has protected it again. */
+	f.p[P(2)] = 2;
+	assert_int_equal(mkw_sync_range(f.file, (off_t)P(2), page, MKW_SYNC_NOFLUSH), 0);
+	assert_true(modified(&f));
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_false(modified(&f));
+
+	assert_int_equal(mkw_pwrite(f.file, buf, 100, 50, 0), 100);
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_true(modified(&f));
+	assert_int_equal(mkw_pwrite(f.file, buf, page, (off_t)P(5), MKW_DIRECT), page);
+	assert_true(modified(&f));
+	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_PUNCH_HOLE |
+					       FALLOC_FL_KEEP_SIZE, P(5), P(1)), 0);
+	assert_true(modified(&f));
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(15)), 0);
+	assert_true(modified(&f));
+
+	f.p[P(3)] = 1;
+	modified(&f);
+	leftover_end(f.engine, f.file, f.p, P(16), path);
+	assert_true(modified(&f));
+	close(f.fd);
+	free(buf);
+}
+
 #define T(fn) cmocka_unit_test_teardown(fn, clean_up)
 
 int main(void)
@@ -389,6 +452,7 @@ int main(void)
 		T(test_contents),
 		T(test_contents_can_fail),
 		T(test_holes),
+		T(test_times),
 	};
 	const char *dir = getenv("MKW_DIR");
 
