@@ -501,6 +501,38 @@ static void append_vs_append(void)
 	stage_close();
 }
 
+/* ---- who watches the size -------------------------------------------------- */
+
+#define LAST_PAGES 5u
+
+static void resizer(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < rounds; i++)
+		stage_truncate((1 + (unsigned)sim_random(LAST_PAGES - 1)) *
+			       stage.words_per_page);
+	stage_truncate(LAST_PAGES * stage.words_per_page);
+}
+
+static void size_watcher(void *arg)
+{
+	(void)arg;
+	stage_await_size(LAST_PAGES * stage.words_per_page);
+}
+
+static void size_watched(void)
+{
+	static const struct role roles[] = {
+		{ "watcher", size_watcher }, { "resizer", resizer },
+		{ "toucher", toucher }, { "syncer", syncer },
+	};
+
+	set_up(LAST_PAGES + 1, 0);
+	stage.may_end_short = true;
+	play_roles(roles, 2 + (variant >> 1) % 3);
+	stage_close();
+}
+
 /* ---- space --------------------------------------------------------------- */
 
 /* Stores and writes into holes. */
@@ -2075,6 +2107,8 @@ const struct scenario scenarios[] = {
 	  error_at_writeback, false },
 	{ "append-vs-append", "each append gets a place of its own",
 	  append_vs_append, false },
+	{ "size-watched", "who watches the size is told of its last change",
+	  size_watched, false },
 	{ "enospc-at-mkwrite", "stores and writes into holes of a disk that gets full",
 	  enospc_at_mkwrite, false },
 	{ "mkwrite-vs-punch", "stores into holes that are punched again",

@@ -558,6 +558,15 @@ void stage_truncate(unsigned size)
 		took(size, stage.words - size, start);
 }
 
+void stage_await_size(unsigned words)
+{
+	struct mkw__os_flag *flag;
+
+	check(mkw__size_flag(stage.file, &flag), "mkw_size_fd()");
+	while (mkw_size_seen(stage.file) != (int64_t)at(words))
+		check(mkw__os_flag_wait(flag, UINT64_MAX), "a wait for the size");
+}
+
 static void sync_handle(struct mkw_file *file, unsigned n)
 {
 	uint64_t start;

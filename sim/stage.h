@@ -122,6 +122,8 @@ void stage_punch(unsigned word, unsigned n);
 void stage_zero(unsigned word, unsigned n);
 void stage_allocate(unsigned word, unsigned n);
 void stage_truncate(unsigned words);
+/* Watches the size until it is so many words; others may change it before. */
+void stage_await_size(unsigned words);
 void stage_sync(void);
 /* Then the disk has what was stored to these words before; flags of mkw_sync_range(). */
 void stage_sync_range(unsigned word, unsigned n, unsigned flags);

@@ -439,6 +439,29 @@ int64_t mkw_seek(struct mkw_file *file, off_t off, int whence);
 int64_t mkw_size(struct mkw_file *file);
 
 /*
+ * A descriptor for an event loop (poll(2), epoll(7)): it can be read from when the file's
+ * size changes, through whatever handle of this engine, until mkw_size_seen(). Several
+ * changes are one notice, and none is lost; for one watcher, others have handles of
+ * their own. What others do to the host's file is no
+ * change of the size here: mkw_sync() tells of it (-ESTALE). The descriptor is the
+ * handle's, the same with each call: to be watched, and neither read, written nor closed.
+ *
+ * -EINVAL   file is NULL
+ * -ECHILD   the caller is a forked child
+ * -EMFILE, -ENFILE, -ENOMEM   there is no descriptor, or no memory, for it
+ */
+int mkw_size_fd(struct mkw_file *file);
+
+/*
+ * The file's size in bytes, of which is taken note: the descriptor of mkw_size_fd(), if
+ * there is one, can be read again once the size has changed from then on.
+ *
+ * -EINVAL   file is NULL
+ * -ECHILD   the caller is a forked child
+ */
+int64_t mkw_size_seen(struct mkw_file *file);
+
+/*
  * What the engine knows of a file. Lengths in bytes.
  *   direct_align       offset and length of MKW_DIRECT must be multiples
  *   direct             1 where the file system gives O_DIRECT; 0: the engine's

@@ -401,6 +401,37 @@ int64_t mkw_size(struct mkw_file *file)
 	return atomic_load_explicit(&file->inode->size, memory_order_acquire);
 }
 
+int mkw_size_fd(struct mkw_file *file)
+{
+	struct mkw__os_sigmask mask;
+	struct mkw__os_flag *flag;
+	int r;
+
+	if (!file)
+		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	r = mkw__size_flag(file, &flag);
+	mkw__os_signals_restore(&mask);
+	return r ? r : mkw__os_flag_fd(flag);
+}
+
+int64_t mkw_size_seen(struct mkw_file *file)
+{
+	struct mkw__os_sigmask mask;
+	int64_t size;
+
+	if (!file)
+		return -EINVAL;
+	if (mkw__engine_inherited(file->inode->engine))
+		return -ECHILD;
+	mkw__os_signals_block(&mask);
+	size = (int64_t)mkw__size_seen(file);
+	mkw__os_signals_restore(&mask);
+	return size;
+}
+
 int mkw_file_info(struct mkw_file *file, struct mkw_file_info *info)
 {
 	struct mkw_file_info all = MKW_FILE_INFO_INIT;

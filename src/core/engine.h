@@ -198,6 +198,7 @@ struct mkw__inode {
 	 * the end of one. */
 	struct mkw__wb_list writes;
 	struct mkw__waiters write_waiters;
+	TAILQ_HEAD(, mkw_file) size_watchers;	/* TREE mutex */
 	uint64_t write_seq;
 	int wb_error;			/* what a sync was to tell last: of a write, a
 					 * flush, or the length */
@@ -236,6 +237,10 @@ struct mkw_file {
 	_Atomic uint64_t seen_error_seq;
 	unsigned freezes;		/* FREEZER mutex */
 	_Atomic unsigned requests;	/* of queues, without their results */
+	/* Whoever asked to be told of the size: size.c. TREE mutex. */
+	struct mkw__os_flag *size_flag;
+	bool size_changed;		/* since he looked; the flag is raised */
+	TAILQ_ENTRY(mkw_file) watch;
 };
 
 /* ---- faults ----------------------------------------------------------- */
@@ -960,6 +965,12 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size);
 int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size);
 int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size);
 /* The frames' length for a file of that size; _cut: of a shorter one, which cannot fail. */
+/* The size becomes this, and who watches it is told. */
+void mkw__size_become(struct mkw__inode *in, uint64_t size);
+/* The flag that is raised by a change of the size, and lowered by _seen(), which says it. */
+int mkw__size_flag(struct mkw_file *file, struct mkw__os_flag **out);
+uint64_t mkw__size_seen(struct mkw_file *file);
+void mkw__size_unwatch(struct mkw_file *file);
 int mkw__size_frames(struct mkw__inode *in, uint64_t size);
 void mkw__size_cut_frames(struct mkw__inode *in, uint64_t size);
 /* Blocks for bytes [off, end), the size unchanged; EXCL_TAKE over them. */

@@ -133,6 +133,7 @@ static int inode_make(struct mkw_engine *e, struct mkw__store *st,
 	TAILQ_INIT(&in->maps);
 	TAILQ_INIT(&in->writes);
 	TAILQ_INIT(&in->write_waiters);
+	TAILQ_INIT(&in->size_watchers);
 	TAILQ_INIT(&in->pinned);
 	TAILQ_INIT(&in->turns);
 	TAILQ_INIT(&in->pin_waiters);
@@ -267,6 +268,7 @@ int mkw__file_close(struct mkw_file *file)
 	if (atomic_load_explicit(&file->requests, memory_order_acquire))
 		return -EBUSY;
 	mkw__freeze_close(file);
+	mkw__size_unwatch(file);
 	r = mkw__inode_unuse(file->inode);
 	mkw__os_free(file);
 	return r;

@@ -256,6 +256,8 @@ bool mkw__queue_submit(struct mkw_queue *q, const struct mkw_request *rq)
 	if (!full) {
 		q->used++;
 		p = TAILQ_FIRST(&q->free);
+		if (!p)
+			mkw__os_panic("a queue has given more results than it had requests");
 		TAILQ_REMOVE(&q->free, p, link);
 		p->request = *rq;
 		if (rq->file)

@@ -52,7 +52,7 @@ static int shift_locked(struct mkw__inode *in, uint64_t off, uint64_t len,
 	if (out ? !r : r)
 		mkw__size_cut_frames(in, r ? old : size);
 	if (!r)
-		atomic_store_explicit(&in->size, size, memory_order_release);
+		mkw__size_become(in, size);
 	mkw__reserve_took(in, &take, off, UINT64_MAX, TOOK_NOTHING_KNOWN);
 	return r;
 }

@@ -27,6 +27,84 @@ static uint64_t size_of(struct mkw__inode *in)
 	return atomic_load_explicit(&in->size, memory_order_acquire);
 }
 
+/* ---- who is told ---------------------------------------------------------- */
+
+static void tell(struct mkw__inode *in)
+{
+	struct mkw_file *file;
+
+	mkw__mutex_lock(&in->tree);
+	TAILQ_FOREACH(file, &in->size_watchers, watch)
+		if (!file->size_changed) {
+			file->size_changed = true;
+			mkw__os_flag_raise(file->size_flag);
+		}
+	mkw__mutex_unlock(&in->tree);
+}
+
+/*
+ * First the size, then the flags; who looks lowers his flag first, then reads the size. So
+ * a change that he does not see raises the flag after he has lowered it.
+ */
+void mkw__size_become(struct mkw__inode *in, uint64_t size)
+{
+	if (MKW__MUTANT(SIZE_TOLD_EARLY))
+		tell(in);
+	atomic_store_explicit(&in->size, size, memory_order_release);
+	if (!MKW__MUTANT(SIZE_TOLD_EARLY))
+		tell(in);
+}
+
+uint64_t mkw__size_seen(struct mkw_file *file)
+{
+	struct mkw__inode *in = file->inode;
+	uint64_t early = MKW__MUTANT(SIZE_SEEN_EARLY) ? size_of(in) : 0;
+
+	mkw__mutex_lock(&in->tree);
+	if (file->size_changed) {
+		file->size_changed = false;
+		mkw__os_flag_lower(file->size_flag);
+	}
+	mkw__mutex_unlock(&in->tree);
+	return MKW__MUTANT(SIZE_SEEN_EARLY) ? early : size_of(in);
+}
+
+int mkw__size_flag(struct mkw_file *file, struct mkw__os_flag **out)
+{
+	struct mkw__inode *in = file->inode;
+	struct mkw__os_flag *flag;
+	int r = mkw__os_flag_create(&flag);
+
+	if (r)
+		return r;
+	mkw__mutex_lock(&in->tree);
+	if (!file->size_flag) {
+		file->size_flag = flag;
+		flag = NULL;
+		TAILQ_INSERT_TAIL(&in->size_watchers, file, watch);
+	}
+	*out = file->size_flag;
+	mkw__mutex_unlock(&in->tree);
+	/* There was one already. */
+	if (flag)
+		mkw__os_flag_destroy(flag);
+	return 0;
+}
+
+void mkw__size_unwatch(struct mkw_file *file)
+{
+	struct mkw__inode *in = file->inode;
+
+	if (!file->size_flag)
+		return;
+	mkw__mutex_lock(&in->tree);
+	TAILQ_REMOVE(&in->size_watchers, file, watch);
+	mkw__mutex_unlock(&in->tree);
+	mkw__os_flag_destroy(file->size_flag);
+}
+
+/* ---- the lock of who changes it -------------------------------------------- */
+
 int mkw__size_lock(struct mkw__inode *in, struct mkw__excl *x, uint64_t off,
 		   uint64_t end, enum mkw__excl_kind kind, bool nowait,
 		   uint64_t *size)
@@ -124,7 +202,7 @@ int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size)
 	}
 	/* Until here an access past the old end was SIGBUS, and over. */
 	mkw__excl_count_take(in);
-	atomic_store_explicit(&in->size, size, memory_order_release);
+	mkw__size_become(in, size);
 	return 0;
 }
 
@@ -152,7 +230,7 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size)
 	zero_tail(in, size);
 	mkw__hole_drop(in, mkw__pages_up(e, size), UINT64_MAX);
 	mkw__size_cut_frames(in, size);
-	atomic_store_explicit(&in->size, size, memory_order_release);
+	mkw__size_become(in, size);
 	mkw__reserve_took(in, &take, size, UINT64_MAX, TOOK_AWAY);
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -774,6 +775,73 @@ static void test_append(void **state)
 	finish(&f);
 }
 
+static bool readable(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1 && p.revents == POLLIN;
+}
+
+#define SIZES 500u
+
+static void *resize(void *arg)
+{
+	struct mkw_file *file = arg;
+	off_t at;
+
+	for (unsigned i = 0; i < SIZES; i++)
+		if (mkw_append(file, "x", 1, 0, &at) != 1)
+			abort();
+	return NULL;
+}
+
+static void test_size_watched(void **state)
+{
+	struct mkw_file *other;
+	struct pollfd p;
+	struct fixture f;
+	pthread_t thread;
+	int fd;
+
+	(void)state;
+	start(&f, P(2));
+	fd = mkw_size_fd(f.file);
+	assert_true(fd >= 0);
+	assert_int_equal(mkw_size_fd(f.file), fd);
+	assert_false(readable(fd));
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(2)), 0);
+	assert_int_equal(mkw_pwrite(f.file, "x", 1, 0, 0), 1);
+	assert_false(readable(fd));
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(1)), 0);
+	assert_true(readable(fd));
+	assert_int_equal(mkw_size(f.file), P(1));
+	assert_true(readable(fd));
+	assert_int_equal(mkw_size_seen(f.file), P(1));
+	assert_false(readable(fd));
+	/* There and back is a change; and so is one by another handle. */
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(3)), 0);
+	assert_int_equal(mkw_truncate(f.file, (off_t)P(1)), 0);
+	assert_true(readable(fd));
+	assert_int_equal(mkw_size_seen(f.file), P(1));
+	assert_int_equal(mkw_file_open(f.engine, f.path, O_RDWR, 0, &other), 0);
+	assert_int_equal(mkw_pwrite(other, "x", 1, (off_t)P(1), 0), 1);
+	assert_true(readable(fd));
+	assert_int_equal(mkw_size_seen(f.file), P(1) + 1);
+
+	/* The last change of many is not missed. */
+	p = (struct pollfd){ .fd = fd, .events = POLLIN };
+	assert_int_equal(pthread_create(&thread, NULL, resize, other), 0);
+	while (mkw_size_seen(f.file) != (int64_t)(P(1) + 1 + SIZES))
+		assert_true(poll(&p, 1, -1) == 1 || errno == EINTR);
+	pthread_join(thread, NULL);
+	assert_false(readable(fd));
+	assert_int_equal(mkw_size_fd(NULL), -EINVAL);
+	assert_int_equal(mkw_size_seen(NULL), -EINVAL);
+	assert_int_equal(mkw_file_close(other), 0);
+	finish(&f);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
 static void test_budget(void **state)
 {
 	struct mkw_stats st = MKW_STATS_INIT;
@@ -1371,7 +1439,8 @@ static void test_kernel_faults(void **state)
 	T(test_direct_alignment), T(test_self_mapped), \
 	T(test_faults_inside_system_calls), T(test_bad_buffer), \
 	T(test_nowait), T(test_punch), T(test_zero_range), T(test_allocate), \
-	T(test_bytes_past_the_end), T(test_append), T(test_budget), T(test_larger_than_cache), \
+	T(test_bytes_past_the_end), T(test_append), T(test_size_watched), \
+	T(test_budget), T(test_larger_than_cache), \
 	T(test_resident), T(test_sync_range), T(test_crowd_on_a_page), T(test_thousand_wakes), \
 	T(test_readahead_in_order), T(test_readahead_strided), \
 	T(test_readahead_advice), T(test_willneed_dontneed), \
