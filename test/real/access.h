@@ -19,6 +19,17 @@
 
 #include "os/linux/linux.h"
 
+/*
+ * For accesses to mapped memory that may be served, or refused, in their own thread: it
+ * must not have locks of the thread sanitizer's then. The sanitizer does not look at these,
+ * and so does not take a mapping that moves for a write to what is stored there.
+ */
+#if defined(__clang__)
+#define UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define UNSEEN __attribute__((noinline))
+#endif
+
 static __thread sigjmp_buf access_caught;
 static __thread volatile sig_atomic_t access_tried;
 

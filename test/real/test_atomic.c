@@ -87,16 +87,6 @@ static void world_close(struct world *w)
 	unlink(w->path);
 }
 
-/*
- * An access may be served in its own thread, which must not have locks of the thread
- * sanitizer's then: it does not look at these.
- */
-#if defined(__clang__)
-#define UNSEEN __attribute__((no_sanitize("thread"), noinline))
-#else
-#define UNSEEN __attribute__((noinline))
-#endif
-
 static volatile uint64_t *word(struct world *w, size_t off)
 {
 	return (volatile uint64_t *)(void *)(w->map + off);

@@ -254,13 +254,13 @@ static _Atomic uint64_t *word_at(unsigned char *base, unsigned pg, unsigned who)
 	return (_Atomic uint64_t *)(void *)(base + P(pg) + 64 * (who + 1));
 }
 
-static int try_store(_Atomic uint64_t *p, uint64_t value)
+static UNSEEN int try_store(_Atomic uint64_t *p, uint64_t value)
 {
 	int sig = sigsetjmp(access_caught, 1);
 
 	if (!sig) {
 		access_tried = 1;
-		atomic_store(p, value);
+		*(volatile uint64_t *)(void *)p = value;
 	}
 	access_tried = 0;
 	return sig;

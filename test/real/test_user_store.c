@@ -71,6 +71,9 @@ static struct odd {
 	bool stop;
 } odd;
 
+/* Of what is in odd.data; a fault that the store has served orders nothing by itself. */
+static pthread_mutex_t bytes = PTHREAD_MUTEX_INITIALIZER;
+
 static ssize_t transfer(struct mkw_io *io, bool write)
 {
 	uint64_t n = io->len, len = odd.len;
@@ -85,10 +88,12 @@ static ssize_t transfer(struct mkw_io *io, bool write)
 		return 0;
 	if (io->off + n > len)
 		n = len - io->off;
+	pthread_mutex_lock(&bytes);
 	if (write)
 		memcpy(odd.data + io->off, io->buf, n);
 	else
 		memcpy(io->buf, odd.data + io->off, n);
+	pthread_mutex_unlock(&bytes);
 	return (ssize_t)n;
 }
 
@@ -493,7 +498,9 @@ static void test_bare(void **state)
 
 static void change(size_t at, unsigned char to)
 {
+	pthread_mutex_lock(&bytes);
 	odd.data[at] = to;
+	pthread_mutex_unlock(&bytes);
 }
 
 static bool cached(struct fixture *f, size_t n)
