@@ -80,14 +80,15 @@ static struct scene scene;
 /* The caller's thread may block, the pager's may not. */
 static void scene_read(void *arg, struct mkw_io *io)
 {
-	void (*in_read)(void) = scene.in_read;
+	void (*in_read)(void);
 
 	if (!(io->flags & MKW_IO_MAY_BLOCK)) {
 		if (atomic_exchange(&scene.keep, false)) {
 			scene.kept_io = io;
 			return;
 		}
-	} else if (in_read) {
+	} else if (scene.in_read) {
+		in_read = scene.in_read;
 		scene.in_read = NULL;
 		in_read();
 	}
