@@ -39,7 +39,7 @@ nbdkit='nbdkit -s --exit-with-parent'
 	try 'zeroing fails' 1 'a hole: Input/output error' \
 		$nbdkit --filter=error memory 8M error-zero-rate=100%
 	try 'a server that dies' 1 'a mapped access: Input/output error' \
-		$nbdkit eval get_size='echo 8M' pwrite='kill -9 $PPID' \
+		$nbdkit eval get_size='echo 8M' pwrite='rm -rf "$tmpdir"; kill -9 $PPID' \
 		pread='dd if=/dev/zero count=$3 iflag=count_bytes status=none'
 	try 'no server' 2 '' false
 }
