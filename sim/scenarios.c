@@ -631,10 +631,11 @@ static void map1_toucher(void *arg)
 	}
 }
 
-static void unmap_vs_fault(void)
+/* What the role does to a mapping that others use meanwhile. */
+static void play_vanishing(struct role role)
 {
-	static const struct role roles[] = {
-		{ "remapper", remapper }, { "toucher-1", map1_toucher },
+	const struct role roles[] = {
+		role, { "toucher-1", map1_toucher },
 		{ "toucher-2", map1_toucher }, { "syncer", syncer },
 		{ "puncher", puncher },
 	};
@@ -643,6 +644,11 @@ static void unmap_vs_fault(void)
 	stage.may_vanish = true;
 	play_roles(roles, 3 + (variant >> 1) % 3);
 	stage_close();
+}
+
+static void unmap_vs_fault(void)
+{
+	play_vanishing((struct role){ "remapper", remapper });
 }
 
 static void mover(void *arg)
@@ -654,16 +660,7 @@ static void mover(void *arg)
 
 static void remap_vs_fault(void)
 {
-	static const struct role roles[] = {
-		{ "mover", mover }, { "toucher-1", map1_toucher },
-		{ "toucher-2", map1_toucher }, { "syncer", syncer },
-		{ "puncher", puncher },
-	};
-
-	set_up(2, 0);
-	stage.may_vanish = true;
-	play_roles(roles, 3 + (variant >> 1) % 3);
-	stage_close();
+	play_vanishing((struct role){ "mover", mover });
 }
 
 static void sealer(void *arg)

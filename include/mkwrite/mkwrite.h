@@ -441,11 +441,10 @@ int64_t mkw_size(struct mkw_file *file);
 /*
  * A descriptor for an event loop (poll(2), epoll(7)): it can be read from when the file's
  * size changes, through whatever handle of this engine, until mkw_size_seen(). Several
- * changes are one notice, and none is lost; one may come for a change that was seen
- * already, as it was made. For one watcher: others have handles of their own. What others
- * do to the host's file is no change of the size here: mkw_sync() tells of it (-ESTALE).
- * The descriptor is the handle's, the same with each call: to be watched, and neither
- * read, written nor closed.
+ * changes are one notice, and none is lost. For one watcher: others have handles of
+ * their own. What others do to the host's file is no change of the size here: mkw_sync()
+ * tells of it (-ESTALE). The descriptor is the handle's, the same with each call: to be
+ * watched, and neither read, written nor closed.
  *
  * -EINVAL   file is NULL
  * -ECHILD   the caller is a forked child

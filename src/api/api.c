@@ -403,18 +403,7 @@ int64_t mkw_size(struct mkw_file *file)
 
 int mkw_size_fd(struct mkw_file *file)
 {
-	struct mkw__os_sigmask mask;
-	struct mkw__os_flag *flag;
-	int r;
-
-	if (!file)
-		return -EINVAL;
-	if (mkw__engine_inherited(file->inode->engine))
-		return -ECHILD;
-	mkw__os_signals_block(&mask);
-	r = mkw__size_flag(file, &flag);
-	mkw__os_signals_restore(&mask);
-	return r ? r : mkw__os_flag_fd(flag);
+	return call_file(file, mkw__size_fd);
 }
 
 int64_t mkw_size_seen(struct mkw_file *file)

@@ -967,8 +967,12 @@ int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size);
 /* The frames' length for a file of that size; _cut: of a shorter one, which cannot fail. */
 /* The size becomes this, and who watches it is told. */
 void mkw__size_become(struct mkw__inode *in, uint64_t size);
-/* The flag that is raised by a change of the size, and lowered by _seen(), which says it. */
+/*
+ * The flag that is raised by a change of the size, and lowered by _seen(), which says it;
+ * _fd(): its descriptor, or a negative errno.
+ */
 int mkw__size_flag(struct mkw_file *file, struct mkw__os_flag **out);
+int mkw__size_fd(struct mkw_file *file);
 uint64_t mkw__size_seen(struct mkw_file *file);
 void mkw__size_unwatch(struct mkw_file *file);
 int mkw__size_frames(struct mkw__inode *in, uint64_t size);

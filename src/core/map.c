@@ -425,6 +425,13 @@ int mkw__map_remove(uintptr_t addr, size_t len)
  * is held over both, so that what lies at the old address is nobody else's by then.
  */
 
+static bool same_kind(const struct mkw__map *a, const struct mkw__map *b)
+{
+	return a->inode == b->inode && a->mmu == b->mmu &&
+	       a->readable == b->readable && a->writable == b->writable &&
+	       a->may_write == b->may_write;
+}
+
 /*
  * Is all of [addr, addr + len) of one file, its bytes in a row, and its access the same
  * everywhere? *like: what a mapping of it would be. Table held. -EFAULT: no.
@@ -447,11 +454,7 @@ static int look_alike(uintptr_t addr, size_t len, struct mkw__map *like)
 	while (m->addr + m->len < end) {
 		const struct mkw__map *next = mkw__map_find(m->addr + m->len);
 
-		if (!next || next->inode != m->inode || next->mmu != m->mmu ||
-		    next->off != m->off + m->len ||
-		    next->readable != m->readable ||
-		    next->writable != m->writable ||
-		    next->may_write != m->may_write)
+		if (!next || !same_kind(next, m) || next->off != m->off + m->len)
 			return -EFAULT;
 		m = next;
 	}
@@ -464,10 +467,8 @@ static bool is_still(const struct mkw__map *was)
 
 	if (MKW__MUTANT(REMAP_UNCHECKED))
 		return true;
-	return !look_alike(was->addr, was->len, &now) && now.inode == was->inode &&
-	       now.mmu == was->mmu && now.off == was->off &&
-	       now.readable == was->readable && now.writable == was->writable &&
-	       now.may_write == was->may_write;
+	return !look_alike(was->addr, was->len, &now) && same_kind(&now, was) &&
+	       now.off == was->off;
 }
 
 /* The old range changed while it was looked at and mapped elsewhere: from the start. */

@@ -29,44 +29,51 @@ static uint64_t size_of(struct mkw__inode *in)
 
 /* ---- who is told ---------------------------------------------------------- */
 
-static void tell(struct mkw__inode *in)
+static void tell_locked(struct mkw__inode *in)
 {
 	struct mkw_file *file;
 
-	mkw__mutex_lock(&in->tree);
 	TAILQ_FOREACH(file, &in->size_watchers, watch)
 		if (!file->size_changed) {
 			file->size_changed = true;
 			mkw__os_flag_raise(file->size_flag);
 		}
+}
+
+/* For a bug that tells first. */
+static void tell(struct mkw__inode *in)
+{
+	mkw__mutex_lock(&in->tree);
+	tell_locked(in);
 	mkw__mutex_unlock(&in->tree);
 }
 
-/*
- * First the size, then the flags; who looks lowers his flag first, then reads the size. So
- * a change that he does not see raises the flag after he has lowered it.
- */
+/* Both in one hold of the mutex, and so does who looks: no notice is lost, or late. */
 void mkw__size_become(struct mkw__inode *in, uint64_t size)
 {
 	if (MKW__MUTANT(SIZE_TOLD_EARLY))
 		tell(in);
+	mkw__mutex_lock(&in->tree);
 	atomic_store_explicit(&in->size, size, memory_order_release);
 	if (!MKW__MUTANT(SIZE_TOLD_EARLY))
-		tell(in);
+		tell_locked(in);
+	mkw__mutex_unlock(&in->tree);
 }
 
 uint64_t mkw__size_seen(struct mkw_file *file)
 {
 	struct mkw__inode *in = file->inode;
-	uint64_t early = MKW__MUTANT(SIZE_SEEN_EARLY) ? size_of(in) : 0;
+	uint64_t size = size_of(in);
 
 	mkw__mutex_lock(&in->tree);
+	if (!MKW__MUTANT(SIZE_SEEN_EARLY))
+		size = size_of(in);
 	if (file->size_changed) {
 		file->size_changed = false;
 		mkw__os_flag_lower(file->size_flag);
 	}
 	mkw__mutex_unlock(&in->tree);
-	return MKW__MUTANT(SIZE_SEEN_EARLY) ? early : size_of(in);
+	return size;
 }
 
 int mkw__size_flag(struct mkw_file *file, struct mkw__os_flag **out)
@@ -89,6 +96,14 @@ int mkw__size_flag(struct mkw_file *file, struct mkw__os_flag **out)
 	if (flag)
 		mkw__os_flag_destroy(flag);
 	return 0;
+}
+
+int mkw__size_fd(struct mkw_file *file)
+{
+	struct mkw__os_flag *flag;
+	int r = mkw__size_flag(file, &flag);
+
+	return r ? r : mkw__os_flag_fd(flag);
 }
 
 void mkw__size_unwatch(struct mkw_file *file)

@@ -72,6 +72,25 @@ static inline int try_access(volatile unsigned char *p, bool store)
 	return try_byte(p, store ? NULL : &value);
 }
 
+/* A store of a word that may be refused: 0, or the signal. */
+static UNSEEN __attribute__((unused)) int try_store(_Atomic uint64_t *p, uint64_t value)
+{
+	int sig = sigsetjmp(access_caught, 1);
+
+	if (!sig) {
+		access_tried = 1;
+		*(volatile uint64_t *)(void *)p = value;
+	}
+	access_tried = 0;
+	return sig;
+}
+
+/* The same as a thread: stores 1, and returns the signal. */
+static inline void *try_store_once(void *p)
+{
+	return (void *)(intptr_t)try_store(p, 1);
+}
+
 /* False, with the reason printed: no userfaultfd. */
 static inline bool access_possible(void)
 {

@@ -32,6 +32,7 @@
 
 #include "core/engine.h"
 #include "access.h"
+#include "world.h"
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
@@ -39,53 +40,10 @@
 
 #define P(n) ((size_t)(n) * page)
 #define PAGES 1024u
-#define HOUR_MS 3600000u
 #define LOADERS 2u
 #define ROUNDS (TEST_SLOW ? 60u : 400u)
 
 static size_t page;
-
-struct world {
-	char path[64];
-	struct mkw_engine *engine;
-	struct mkw_file *file;
-	unsigned char *map;
-};
-
-/* ---- the world ----------------------------------------------------------- */
-
-static void world_open(struct world *w, enum mkw_policy policy, unsigned map_flags,
-		       int open_flags)
-{
-	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
-	void *p;
-	int fd;
-
-	strcpy(w->path, "mkw-test-atomic-XXXXXX");
-	fd = mkstemp(w->path);
-	assert_true(fd >= 0);
-	close(fd);
-	opt.policy = policy;
-	opt.cache_bytes = MKW_CACHE_BYTES_MIN;
-	opt.writeback_age_ms = HOUR_MS;
-	assert_int_equal(mkw_engine_open(&opt, &w->engine), 0);
-	mkw__trap_reinstall();
-	assert_int_equal(mkw_file_open(w->engine, w->path, O_RDWR | open_flags, 0,
-				       &w->file), 0);
-	assert_int_equal(mkw_truncate(w->file, (off_t)P(PAGES)), 0);
-	assert_int_equal(mkw_map(w->file, NULL, P(PAGES), PROT_READ | PROT_WRITE,
-				 map_flags, 0, &p), 0);
-	w->map = p;
-}
-
-static void world_close(struct world *w)
-{
-	mkw__engine_verify(w->engine);
-	assert_int_equal(mkw_unmap(w->map, P(PAGES)), 0);
-	assert_int_equal(mkw_file_close(w->file), 0);
-	assert_int_equal(mkw_engine_close(w->engine), 0);
-	unlink(w->path);
-}
 
 static volatile uint64_t *word(struct world *w, size_t off)
 {
@@ -309,7 +267,7 @@ static void each_world(int open_flags, void (*fn)(struct world *w))
 	for (unsigned i = 0; i < 4; i++) {
 		struct world w;
 
-		world_open(&w, i & 1 ? MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY,
+		world_open(&w, P(PAGES), i & 1 ? MKW_POLICY_INVALIDATE : MKW_POLICY_RETRY,
 			   i & 2 ? MKW_MAP_INLINE : 0, open_flags);
 		fn(&w);
 		world_close(&w);
@@ -470,7 +428,7 @@ static void flag(void **state)
 	int fd;
 
 	(void)state;
-	world_open(&w, MKW_POLICY_RETRY, 0, 0);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, 0, 0);
 	load(&w, 0);
 	assert_int_equal(mkw_pwrite(w.file, two, sizeof(two), 0, 0), sizeof(two));
 	assert_true(is_mapped(&w, 0));
@@ -496,7 +454,7 @@ static void short_write(void **state)
 	char *bad;
 
 	(void)state;
-	world_open(&w, MKW_POLICY_RETRY, 0, MKW_ATOMIC_WRITES);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, 0, MKW_ATOMIC_WRITES);
 	bad = mmap(NULL, P(2), PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(bad, MAP_FAILED);
@@ -541,7 +499,7 @@ static void pins(void **state)
 	pthread_t id;
 
 	(void)state;
-	world_open(&w, MKW_POLICY_RETRY, 0, MKW_ATOMIC_WRITES);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, 0, MKW_ATOMIC_WRITES);
 	h.w = &w;
 	assert_int_equal(mkw_truncate(w.file, (off_t)page - 8), 0);
 	assert_int_equal(mkw_pin(w.map, 8, MKW_PIN_READ, &pin), 0);
@@ -570,7 +528,7 @@ static void too_long(void **state)
 	void *map;
 
 	(void)state;
-	world_open(&w, MKW_POLICY_RETRY, 0, MKW_ATOMIC_WRITES);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, 0, MKW_ATOMIC_WRITES);
 	assert_int_equal(mkw_truncate(w.file, (off_t)len), 0);
 	assert_int_equal(mkw_map(w.file, NULL, len, PROT_READ, 0, 0, &map), 0);
 	fill(&w, 0, 1, 5, 0);

@@ -28,50 +28,12 @@
 
 #include "core/engine.h"
 #include "access.h"
+#include "world.h"
 
 #define P(n) ((size_t)(n) * page)
 #define PAGES 512u
-#define HOUR_MS 3600000u
 
 static size_t page;
-
-struct world {
-	char path[64];
-	struct mkw_engine *engine;
-	struct mkw_file *file;
-	unsigned char *map;
-};
-
-static void world_open(struct world *w, enum mkw_policy policy, unsigned flags)
-{
-	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
-	void *p;
-	int fd;
-
-	strcpy(w->path, "mkw-test-pin-XXXXXX");
-	fd = mkstemp(w->path);
-	assert_true(fd >= 0);
-	close(fd);
-	opt.policy = policy;
-	opt.cache_bytes = MKW_CACHE_BYTES_MIN;
-	opt.writeback_age_ms = HOUR_MS;
-	assert_int_equal(mkw_engine_open(&opt, &w->engine), 0);
-	mkw__trap_reinstall();
-	assert_int_equal(mkw_file_open(w->engine, w->path, O_RDWR, 0, &w->file), 0);
-	assert_int_equal(mkw_truncate(w->file, (off_t)P(PAGES)), 0);
-	assert_int_equal(mkw_map(w->file, NULL, P(PAGES), PROT_READ | PROT_WRITE,
-				 flags, 0, &p), 0);
-	w->map = p;
-}
-
-static void world_close(struct world *w)
-{
-	mkw__engine_verify(w->engine);
-	assert_int_equal(mkw_unmap(w->map, P(PAGES)), 0);
-	assert_int_equal(mkw_file_close(w->file), 0);
-	assert_int_equal(mkw_engine_close(w->engine), 0);
-	unlink(w->path);
-}
 
 /* A byte of the file as any other process reads it. */
 static unsigned char byte_on_host(const struct world *w, size_t off)
@@ -192,7 +154,7 @@ static void writeback(void **state)
 
 	(void)state;
 	for (int policy = 0; policy < 2; policy++) {
-		world_open(&w, policy, 0);
+		world_open(&w, P(PAGES), policy, 0, 0);
 		w.map[0] = 'o';
 		if (!device_open(&d, w.map)) {
 			world_close(&w);
@@ -228,7 +190,7 @@ static void taken_away(void **state)
 
 	(void)state;
 	for (int policy = 0; policy < 2; policy++) {
-		world_open(&w, policy, 0);
+		world_open(&w, P(PAGES), policy, 0, 0);
 		w.map[0] = 'o';
 		if (!device_open(&d, w.map)) {
 			world_close(&w);
@@ -267,7 +229,7 @@ static void reclaim(void **state)
 	struct world w;
 
 	(void)state;
-	world_open(&w, MKW_POLICY_RETRY, 0);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, 0, 0);
 	for (unsigned i = 0; i < PAGES; i++)
 		w.map[P(i)] = (unsigned char)i;
 	assert_int_equal(mkw_pin(w.map + P(8), P(16), MKW_PIN_READ, &pin), 0);
@@ -297,7 +259,7 @@ static void owner(void **state)
 	buf = aligned_alloc(page, page);
 	memset(buf, 'b', page);
 	for (int policy = 0; policy < 2; policy++) {
-		world_open(&w, policy, 0);
+		world_open(&w, P(PAGES), policy, 0, 0);
 		assert_int_equal(mkw_pin(w.map + 100, P(1), MKW_PIN_WRITE, &pin), 0);
 		assert_int_equal(mkw_fallocate(w.file, punch, 0, (off_t)page),
 				 -EDEADLK);
@@ -348,7 +310,7 @@ static void freeze_beside(void **state)
 
 	(void)state;
 	for (int policy = 0; policy < 2; policy++) {
-		world_open(&w, policy, 0);
+		world_open(&w, P(PAGES), policy, 0, 0);
 		assert_int_equal(mkw_pin(w.map, page, MKW_PIN_WRITE, &pin), 0);
 		f = (struct foreign){ .w = &w };
 		t = start(&f, punch_thread);
@@ -374,7 +336,7 @@ static void in_system_calls(void **state)
 
 	(void)state;
 	assert_int_equal(pipe(fds), 0);
-	world_open(&w, MKW_POLICY_RETRY, MKW_MAP_INLINE);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, MKW_MAP_INLINE, 0);
 	assert_int_equal(mkw_pin(w.map + P(7), P(2), MKW_PIN_WRITE, &pin), 0);
 	assert_int_equal(write(fds[1], "pinned", 6), 6);
 	assert_int_equal(read(fds[0], w.map + P(8) - 3, 6), 6);
@@ -394,7 +356,7 @@ static void vectors_and_bounds(void **state)
 	void *ro;
 
 	(void)state;
-	world_open(&w, MKW_POLICY_RETRY, 0);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, 0, 0);
 	assert_int_equal(mkw_map(w.file, NULL, page, PROT_READ, 0, 0, &ro), 0);
 	iov[0] = (struct iovec){ w.map + P(3) + 1, page };
 	iov[1] = (struct iovec){ NULL, 0 };

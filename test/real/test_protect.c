@@ -232,19 +232,6 @@ static _Atomic uint64_t *word_at(unsigned char *base, unsigned pg, unsigned who)
 	return (_Atomic uint64_t *)(void *)(base + P(pg) + 64 * who);
 }
 
-/* 0, or the signal. */
-static UNSEEN int try_store(_Atomic uint64_t *p, uint64_t value)
-{
-	int sig = sigsetjmp(access_caught, 1);
-
-	if (!sig) {
-		access_tried = 1;
-		*(volatile uint64_t *)(void *)p = value;
-	}
-	access_tried = 0;
-	return sig;
-}
-
 /* Counts up in its word of each page where it may; any signal but SIGSEGV ends it. */
 static void *storer(void *arg)
 {
@@ -345,11 +332,6 @@ static void race_inline(void **state)
 	race(MKW_MAP_INLINE);
 }
 
-static void *store_once(void *arg)
-{
-	return (void *)(intptr_t)try_store(arg, 1);
-}
-
 /* A store that a frozen file keeps waiting need not wait for the thaw. */
 static void in_frozen_file(void **state)
 {
@@ -363,7 +345,7 @@ static void in_frozen_file(void **state)
 	assert_int_equal(mkw_file_freeze(file), 0);
 	assert_int_equal(mkw_engine_stats(engine, &st), 0);
 	parks = st.parks;
-	assert_int_equal(pthread_create(&thread, NULL, store_once, m), 0);
+	assert_int_equal(pthread_create(&thread, NULL, try_store_once, m), 0);
 	do {
 		sched_yield();
 		assert_int_equal(mkw_engine_stats(engine, &st), 0);

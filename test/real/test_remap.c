@@ -254,18 +254,6 @@ static _Atomic uint64_t *word_at(unsigned char *base, unsigned pg, unsigned who)
 	return (_Atomic uint64_t *)(void *)(base + P(pg) + 64 * (who + 1));
 }
 
-static UNSEEN int try_store(_Atomic uint64_t *p, uint64_t value)
-{
-	int sig = sigsetjmp(access_caught, 1);
-
-	if (!sig) {
-		access_tried = 1;
-		*(volatile uint64_t *)(void *)p = value;
-	}
-	access_tried = 0;
-	return sig;
-}
-
 /*
  * Counts up in its word of each page; a store to where the mapping is no more raises a
  * signal and is made again. So what it says it stored, it did.
@@ -374,11 +362,6 @@ static void race_inline(void **state)
 	race(MKW_MAP_INLINE);
 }
 
-static void *store_once(void *arg)
-{
-	return (void *)(intptr_t)try_store(arg, 1);
-}
-
 /* A store asleep in a fault when its mapping moves: it is woken, and finds nothing. */
 static void moves_from_a_sleeper(void **state)
 {
@@ -392,7 +375,7 @@ static void moves_from_a_sleeper(void **state)
 	assert_int_equal(mkw_file_freeze(file), 0);
 	assert_int_equal(mkw_engine_stats(engine, &st), 0);
 	parks = st.parks;
-	assert_int_equal(pthread_create(&thread, NULL, store_once, m), 0);
+	assert_int_equal(pthread_create(&thread, NULL, try_store_once, m), 0);
 	do {
 		sched_yield();
 		assert_int_equal(mkw_engine_stats(engine, &st), 0);
