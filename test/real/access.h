@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "os/linux/linux.h"
 
@@ -89,6 +90,23 @@ static UNSEEN __attribute__((unused)) int try_store(_Atomic uint64_t *p, uint64_
 static inline void *try_store_once(void *p)
 {
 	return (void *)(intptr_t)try_store(p, 1);
+}
+
+/*
+ * Address space that stays ours once it is free again. mmap() without an address takes the
+ * highest that is free, so a hole there is soon a thread's stack or a sanitizer's heap;
+ * down here nobody looks. Reserved; len: bytes, whole pages.
+ */
+static inline void *own_space(size_t len)
+{
+	static uintptr_t next = (uintptr_t)1 << 30;
+	void *p = mmap((void *)next, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+		       MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (p != (void *)next)
+		abort();
+	next += len;
+	return p;
 }
 
 /* False, with the reason printed: no userfaultfd. */

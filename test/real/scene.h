@@ -117,8 +117,8 @@ static inline unsigned char *scene_map(unsigned flags)
 {
 	void *p;
 
-	MUST(!mkw_map(scene.file, NULL, P(PAGES), PROT_READ | PROT_WRITE, flags,
-		      0, &p));
+	MUST(!mkw_map(scene.file, own_space(P(PAGES)), P(PAGES),
+		      PROT_READ | PROT_WRITE, flags | MKW_MAP_FIXED, 0, &p));
 	return p;
 }
 

@@ -245,7 +245,9 @@ static void test_unmap_parts(void **state)
 
 	(void)state;
 	start(&f, P(16));
-	p = map(&f, P(16), PROT_READ | PROT_WRITE, 0);
+	assert_int_equal(mkw_map(f.file, own_space(P(16)), P(16),
+				 PROT_READ | PROT_WRITE,
+				 way->map_flags | MKW_MAP_FIXED, 0, (void **)&p), 0);
 	for (int i = 0; i < 16; i++)
 		p[P(i)] = i + 1;
 	assert_int_equal(mkw_unmap(p + P(4), P(4)), 0);
