@@ -27,7 +27,15 @@
  *   D1   the same with no access at all
  *   j    move the second mapping; j1: what follows its first page, and back;
  *        j2: a page longer, and back
+ *   f    freeze, a look at the disk, thaw
+ *   V0   advice that page 0 is not needed     Y0   sync of page 0
+ *   P0   a device stores to word 0 of page 0, pinned       L0   loads
+ *   N    append of one word
+ *   B0   pwrite of page 0, out of a buffer of which one block can be read
+ *   G1   what page 1 has not on the disk is discarded
  *   A    opened with MKW_ATOMIC_WRITES: first in the setup
+ *   F12  page 1 and all after it are holes, and the disk has 2 blocks left: in the setup
+ *   b1   page 1 cannot be written: in the setup
  *
  * The first role uses the first mapping, the others the second one.
  */
@@ -151,8 +159,38 @@ static void operate(char what, unsigned map, unsigned word, unsigned n, unsigned
 	case 'u':
 		stage_remap(maps[1], false, playing->in_thread);
 		break;
+	case 'f':
+		stage_freeze(false);
+		break;
+	case 'V':
+		stage_dontneed(word, n);
+		break;
+	case 'Y':
+		stage_sync_range(word, n, 0);
+		break;
+	case 'P':
+		stage_device_store(maps[map], word);
+		break;
+	case 'L':
+		stage_device_load(maps[map], word, NULL);
+		break;
+	case 'N':
+		stage_append(1);
+		break;
+	case 'B':
+		stage_write_bad(word, n, BLOCK);
+		break;
+	case 'G':
+		stage_discard(word, n);
+		break;
 	case 'A':
 		stage_atomic();
+		break;
+	case 'F':
+		stage_fill_disk(word / n, inside);
+		break;
+	case 'b':
+		stage_bad_pages(word / n, word / n + 1);
 		break;
 	default:
 		sim_violation("small play: no operation '%c'", what);
@@ -284,6 +322,26 @@ const struct small smalls[] = {
 	PLAY("atomic-write-vs-load", 2, 0, "A l00 l10", "l02 l11", "h"),
 	PLAY("atomic-write-vs-store", 2, 0, "A s00", "l00 s03", "w0"),
 	PLAY("atomic-write-vs-store", 2, 0, "A l00 s10", "l00 s13", "m"),
+	PLAY("enospc-at-mkwrite", 1, 0, "F01", "s00", "l00"),
+	PLAY("enospc-at-mkwrite", 1, 0, "F02", "s00", "p0"),
+	PLAY("error-at-writeback", 2, 0, "b0 s00", "y", "s00 l00"),
+	PLAY("error-at-writeback", 2, 0, "b1 s00 s10", "y", "l10 s00"),
+	PLAY("discard-vs-store", 2, 0, "b1 s10", "G1", "s10 l10"),
+	PLAY("freeze-vs-mkwrite", 2, 0, "", "s00", "f"),
+	PLAY("freeze-vs-mkwrite", 2, 0, "s00", "s01", "f"),
+	PLAY("freeze-vs-write", 2, 0, "s00", "w0", "f"),
+	PLAY("freeze-vs-write", 2, 0, "s00", "f", "p0"),
+	PAGER("pin-vs-punch", 2, 0, "", "P0", "p0"),
+	PAGER("pin-vs-punch", 2, 0, "s00", "L0", "W0"),
+	PAGER("pin-vs-writeback", 2, 0, "s00", "P0", "y"),
+	INLINE("advice-vs-fault", 2, 0, "", "s00", "V0"),
+	PLAY("advice-vs-fault", 2, 0, "s00", "s00 l00", "V0"),
+	INLINE("sync-range-vs-store", 2, 0, "s00", "Y0", "s00 s10"),
+	PLAY("sync-range-vs-store", 2, 0, "s00", "Y0", "s00"),
+	PAGER("append-vs-append", 2, 0, "t01", "N", "N"),
+	PLAY("bad-buffer", 2, 0, "s00", "B0", "s00"),
+	PAGER("write-vs-read", 2, 0, "r0", "w0", "r0"),
+	PAGER("write-vs-read", 2, 0, "s00", "W0", "R0"),
 	INLINE("reclaim-vs-fault", 3, 2, "l00 s10", "l00", "l20"),
 };
 const unsigned small_count = sizeof(smalls) / sizeof(smalls[0]);
