@@ -517,6 +517,7 @@ static int try_remap(uintptr_t old, size_t old_len, size_t len, unsigned flags,
 	struct mkw__range_req gate, table;
 	struct mkw_engine *e;
 	uintptr_t tail;
+	bool moves;
 	int r, err;
 
 	m = mkw__os_zalloc(sizeof(*m));
@@ -543,17 +544,22 @@ static int try_remap(uintptr_t old, size_t old_len, size_t len, unsigned flags,
 		goto out;
 	}
 	gate_lock(e, &gate);
-	if (!r && !(flags & fixed)) {
+	moves = !r && (flags & fixed);
+	if (!r && !moves) {
 		*m = was;
 		m->off += old_len;
 		m->len = len - old_len;
 		r = put_instead(&was, &m, old + old_len, MKW_MAP_FIXED_NOREPLACE,
 				spare, &taken, &tail);
-		if (r == -EEXIST && !(flags & MKW_REMAP_MAYMOVE))
+		/* Something is there, or it is where no mapping may be. */
+		moves = m && (r == -EEXIST || r == -ENOMEM);
+		if (moves && !(flags & MKW_REMAP_MAYMOVE)) {
+			moves = false;
 			r = -ENOMEM;
+		}
 		to = 0;
 	}
-	if (r == -EEXIST || (!r && (flags & fixed))) {
+	if (moves) {
 		*m = was;
 		m->len = len;
 		r = put_instead(&was, &m, to, flags & fixed, spare, &taken, addr);

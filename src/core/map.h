@@ -27,7 +27,8 @@ struct mkw_file;
 
 struct mkw__map {
 	RB_ENTRY(mkw__map) node;	/* by addr */
-	TAILQ_ENTRY(mkw__map) of_inode;
+	TAILQ_ENTRY(mkw__map) of_inode;	/* or of those that one call takes out */
+	TAILQ_ENTRY(mkw__map) going;
 	struct mkw__inode *inode;
 	struct mkw__os_mmu *mmu;
 	uintptr_t addr;

@@ -392,6 +392,28 @@ static void moves_from_a_sleeper(void **state)
 	assert_int_equal(mkw_unmap(at, P(2)), 0);
 }
 
+/* Where the address space ends nothing can grow, but it can move. */
+static void grows_at_the_top(void **state)
+{
+	unsigned char *at;
+	void *p = NULL;
+	int r = -1;
+
+	(void)state;
+	for (unsigned bits = 56; r && bits > 30; bits--)
+		r = mkw_map(file, (void *)(((uintptr_t)1 << bits) - P(2)), P(1), RW,
+			    MKW_MAP_FIXED_NOREPLACE, 0, &p);
+	assert_int_equal(r, 0);
+	mkw__trap_reinstall();
+	at = p;
+	/* Past the end, or where something is. */
+	assert_int_equal(remap(&at, 1, 16, 0, NULL), -ENOMEM);
+	assert_int_equal(remap(&at, 1, 16, MKW_REMAP_MAYMOVE, NULL), 0);
+	assert_ptr_not_equal(at, p);
+	assert_int_equal(at[P(15)], 'a' + 15);
+	assert_int_equal(mkw_unmap(at, P(16)), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -403,6 +425,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(race_inline, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(moves_from_a_sleeper, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(grows_at_the_top, set_up, tear_down),
 	};
 	int failed = 0;
 
