@@ -229,8 +229,11 @@ static int enable(const struct mkw__map *m)
 	return m->readable ? mkw__os_map_enable(m->addr, m->len, m->writable) : 0;
 }
 
-/* Maps *m, which says all but where, and uses its inode; gate held. */
-static int put(struct mkw__map *m, uintptr_t hint, unsigned flags)
+/*
+ * Maps *m, which says all but where, and uses its inode; gate held. 0: it is in the table,
+ * where anybody may take it out and free it, and was at *addr.
+ */
+static int put(struct mkw__map *m, uintptr_t hint, unsigned flags, uintptr_t *addr)
 {
 	struct mkw__range_req table;
 	unsigned os_flags = 0;
@@ -249,16 +252,16 @@ static int put(struct mkw__map *m, uintptr_t hint, unsigned flags)
 				m->off, &m->addr);
 	if (r)
 		return r;
+	/* In one hold: who unmaps or protects it meanwhile waits for its access. */
 	table_lock_exclusive(&table);
+	*addr = m->addr;
 	table_insert(m);
-	mkw__map_table_unlock(&table);
 	r = enable(m);
-	if (r) {
-		table_lock_exclusive(&table);
+	if (r)
 		table_remove(m);
-		mkw__map_table_unlock(&table);
+	mkw__map_table_unlock(&table);
+	if (r)
 		mkw__os_unmap(m->addr, m->len);
-	}
 	return r;
 }
 
@@ -286,9 +289,7 @@ int mkw__map_create(struct mkw_file *file, uintptr_t hint, size_t len,
 	mkw__inode_use(in);
 
 	gate_lock(e, &gate);
-	r = put(m, hint, flags);
-	if (!r)
-		*addr = m->addr;
+	r = put(m, hint, flags, addr);
 	gate_unlock(e, &gate);
 	if (r) {
 		mkw__os_free(m);
@@ -366,19 +367,19 @@ static int unmap_taken(struct mkw__map_list *taken)
 	while ((m = TAILQ_FIRST(taken))) {
 		TAILQ_REMOVE(taken, m, of_inode);
 		err = mkw__os_unmap(m->addr, m->len);
-		if (err) {
-			/* It is mapped still: serve it on, as a mapping. */
-			table_lock_exclusive(&table);
+		table_lock_exclusive(&table);
+		/* It is mapped still: serve it on, as a mapping. */
+		if (err)
 			table_insert(m);
-			if (m->inode->engine->glance) {
-				mkw__glance_raise(&process.made);
-				mkw__glance_lower(&process.made);
-			}
-			mkw__map_table_unlock(&table);
-			/* A thaw in between has not seen it. */
-			mkw__os_wake(m->mmu, m->addr, m->len);
-		} else {
-			mkw__os_wake(m->mmu, m->addr, m->len);
+		if (err && m->inode->engine->glance) {
+			mkw__glance_raise(&process.made);
+			mkw__glance_lower(&process.made);
+		}
+		/* Who faults until it is gone; or waits for a thaw, which has not seen it. */
+		mkw__os_wake(m->mmu, m->addr, m->len);
+		mkw__map_table_unlock(&table);
+		/* Else it is anybody's to unmap, and to free. */
+		if (!err) {
 			err = mkw__inode_unuse(m->inode);
 			mkw__os_free(m);
 		}
@@ -487,11 +488,10 @@ static int put_instead(const struct mkw__map *was, struct mkw__map **new,
 	struct mkw__range_req table;
 	bool grows = (*new)->off != was->off;
 	size_t len = (*new)->len;
-	int r = put(*new, hint, flags);
+	int r = put(*new, hint, flags, addr);
 
 	if (r)
 		return r;
-	*addr = (*new)->addr;
 	*new = NULL;
 	mkw__os_step("mapped twice");
 	table_lock_exclusive(&table);

@@ -414,6 +414,54 @@ static void grows_at_the_top(void **state)
 	assert_int_equal(mkw_unmap(at, P(16)), 0);
 }
 
+/* In the end the engine and the kernel are of one mind about what is there. */
+static void is_one_or_none(unsigned char *at, size_t len)
+{
+	struct mkw__range_req table;
+	bool known;
+
+	mkw__map_table_lock(&table);
+	known = mkw__map_find((uintptr_t)at);
+	mkw__map_table_unlock(&table);
+	mkw__trap_reinstall();
+	assert_int_equal(try_access(at, false), known ? 0 : SIGSEGV);
+	assert_int_equal(mkw_unmap(at, len), 0);
+}
+
+#define TURNS 300u
+#define TIMES 20u
+
+static void *map_often(void *at)
+{
+	void *p;
+	int r;
+
+	for (unsigned i = 0; i < TIMES; i++) {
+		r = mkw_map(file, at, P(2), RW, MKW_MAP_FIXED, 0, &p);
+		if (r && r != -EBUSY)
+			return (void *)"a mapping that fails";
+	}
+	return NULL;
+}
+
+/* At one place, by two threads: what is new may be gone before its call returns. */
+static void unmapped_at_once(void **state)
+{
+	unsigned char *at = room(2);
+	pthread_t other;
+	void *r;
+
+	(void)state;
+	for (unsigned i = 0; i < TURNS; i++) {
+		assert_int_equal(pthread_create(&other, NULL, map_often, at), 0);
+		for (unsigned n = 0; n < TIMES; n++)
+			assert_int_equal(mkw_unmap(at, P(2)), 0);
+		pthread_join(other, &r);
+		assert_null(r);
+		is_one_or_none(at, P(2));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -426,6 +474,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(moves_from_a_sleeper, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(grows_at_the_top, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(unmapped_at_once, set_up, tear_down),
 	};
 	int failed = 0;
 
