@@ -17,6 +17,8 @@
 static struct {
 	struct mkw__range_lock gate, table;
 	RB_HEAD(map_tree, mkw__map) maps;
+	/* Out of the table, and being unmapped: not for others yet. */
+	TAILQ_HEAD(, mkw__map) going;
 	_Atomic uint64_t made;		/* raised while a mapping is made */
 } process = {
 	.gate = { .held = TAILQ_HEAD_INITIALIZER(process.gate.held),
@@ -26,6 +28,7 @@ static struct {
 		   .waiting = TAILQ_HEAD_INITIALIZER(process.table.waiting),
 		   .rank = MKW__RANK_MAP_TABLE },
 	.maps = RB_INITIALIZER(&process.maps),
+	.going = TAILQ_HEAD_INITIALIZER(process.going),
 };
 
 static int map_cmp(const struct mkw__map *a, const struct mkw__map *b)
@@ -42,6 +45,7 @@ void mkw__map_reset(void)
 	mkw__range_init(&process.gate, MKW__RANK_MAP_GATE);
 	mkw__range_init(&process.table, MKW__RANK_MAP_TABLE);
 	RB_INIT(&process.maps);
+	TAILQ_INIT(&process.going);
 	/* Nobody is making one; and what anybody saw before is not to be believed. */
 	atomic_store_explicit(&process.made,
 			      (atomic_load_explicit(&process.made,
@@ -87,6 +91,17 @@ static bool overlaps(uintptr_t addr, size_t len)
 	struct mkw__map *m = map_after(addr);
 
 	return len && m && m->addr < addr + len;
+}
+
+/* Is any of it a mapping of ours, also one that is being unmapped? Table held. */
+static bool is_ours(uintptr_t addr, size_t len)
+{
+	struct mkw__map *m;
+
+	TAILQ_FOREACH(m, &process.going, going)
+		if (m->addr < addr + len && addr < m->addr + m->len)
+			return true;
+	return overlaps(addr, len);
 }
 
 uintptr_t mkw__map_addr(const struct mkw__map *m, uint64_t idx)
@@ -245,7 +260,7 @@ static int put(struct mkw__map *m, uintptr_t hint, unsigned flags, uintptr_t *ad
 		os_flags = MKW__MAP_FIXED_NOREPLACE;
 	/* Only this task adds mappings now, so this stays true. */
 	mkw__map_table_lock(&table);
-	r = (flags & MKW_MAP_FIXED) && overlaps(hint, m->len) ? -EBUSY : 0;
+	r = (flags & MKW_MAP_FIXED) && is_ours(hint, m->len) ? -EBUSY : 0;
 	mkw__map_table_unlock(&table);
 	if (!r)
 		r = mkw__os_map(m->mmu, m->inode->frames, hint, m->len, os_flags,
@@ -340,6 +355,7 @@ static void table_take(uintptr_t addr, uintptr_t end, struct mkw__map *spare[2],
 		if (!MKW__MUTANT(UNMAP_LEAVES_PAGES))
 			mkw__os_pte_zap(m->addr, m->len);
 		TAILQ_INSERT_TAIL(taken, m, of_inode);
+		TAILQ_INSERT_TAIL(&process.going, m, going);
 	}
 }
 
@@ -368,6 +384,7 @@ static int unmap_taken(struct mkw__map_list *taken)
 		TAILQ_REMOVE(taken, m, of_inode);
 		err = mkw__os_unmap(m->addr, m->len);
 		table_lock_exclusive(&table);
+		TAILQ_REMOVE(&process.going, m, going);
 		/* It is mapped still: serve it on, as a mapping. */
 		if (err)
 			table_insert(m);

@@ -462,6 +462,44 @@ static void unmapped_at_once(void **state)
 	}
 }
 
+#define MANY 64u
+
+static void *map_when_free(void *at)
+{
+	void *p;
+	int r;
+
+	atomic_store(&stop, false);
+	do {
+		r = mkw_map(file, at, P(1), RW, MKW_MAP_FIXED, 0, &p);
+	} while (r == -EBUSY);
+	return r ? (void *)"a mapping that fails" : NULL;
+}
+
+/* What is being unmapped, and was only one of many, is nobody else's until it is gone. */
+static void mapped_while_it_goes(void **state)
+{
+	unsigned char *at = room(MANY);
+	pthread_t other;
+	void *r;
+
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		for (unsigned n = 0; n < MANY; n++)
+			assert_int_equal(mkw_map(file, at + P(n), P(1), RW,
+						 MKW_MAP_FIXED, 0, &r), 0);
+		atomic_store(&stop, true);
+		assert_int_equal(pthread_create(&other, NULL, map_when_free,
+						at + P(MANY - 1)), 0);
+		while (atomic_load(&stop))
+			sched_yield();
+		assert_int_equal(mkw_unmap(at, P(MANY)), 0);
+		pthread_join(other, &r);
+		assert_null(r);
+		is_one_or_none(at + P(MANY - 1), P(1));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -475,6 +513,8 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(grows_at_the_top, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(unmapped_at_once, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(mapped_while_it_goes, set_up,
+						tear_down),
 	};
 	int failed = 0;
 
