@@ -557,7 +557,7 @@ ssize_t mkw__io_write(struct mkw__inode *in, const struct mkw__uio *u,
 	if (!r)
 		r = write_segments(in, &x, u, off, flags);
 	/* What was not written is not to lengthen the file. */
-	if (off + len > size && r < (ssize_t)len && r != -EAGAIN) {
+	if (off + len > size && r < (ssize_t)len && !nowait) {
 		mkw__excl_take(in, &x);
 		r2 = mkw__size_shrink_locked(in, r > 0 ? mkw__max(size, off + r) :
 							 size);

@@ -376,6 +376,29 @@ static void test_short(void **state)
 	exercise(true, 3000);
 }
 
+/* A write that fails does not lengthen the file, whatever the store says. */
+static void test_not_longer(void **state)
+{
+	const int error[] = { -EIO, -EAGAIN };
+	unsigned char *buf = calloc(1, P(1));
+	struct fixture f;
+
+	(void)state;
+	start(&f, &odd_ops, P(8), false, O_RDWR);
+	odd.from = P(8);
+	odd.to = P(PAGES);
+	for (unsigned i = 0; i < 2; i++) {
+		odd.error = error[i];
+		assert_int_equal(mkw_append(f.file, buf, P(1), MKW_DIRECT, NULL),
+				 error[i]);
+		assert_int_equal(mkw_size(f.file), P(8));
+		assert_int_equal(odd.len, P(8));
+	}
+	odd.error = 0;
+	finish(&f);
+	free(buf);
+}
+
 static unsigned char value(size_t at)
 {
 	return (unsigned char)(1 + at / page + at % 251);
@@ -855,6 +878,7 @@ int main(void)
 		cmocka_unit_test(test_prompt),
 		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_short),
+		cmocka_unit_test(test_not_longer),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_bare),
