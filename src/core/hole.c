@@ -221,16 +221,18 @@ int mkw__hole_zero(struct mkw__inode *in, uint64_t off, uint64_t len,
 	if (r)
 		goto leave;
 	end = mkw__min(off + len, size);
-	if (off < end)
-		r = take_locked(in, off, end, mkw__store_zero,
-				TOOK_ALLOCATED);
-	/* Past the old end it is allocated, and zero by being new. */
-	if (!r && off + len > size) {
+	/*
+	 * Past the old end it is allocated, and zero by being new. That comes first: it
+	 * may fail, or not be had, when nothing has been changed yet.
+	 */
+	if (off + len > size)
 		r = mkw__size_allocate_locked(in, mkw__max(off, size),
 					      off + len);
-		if (!r && !keep_size)
-			r = mkw__size_grow_locked(in, off + len);
-	}
+	if (!r && off < end)
+		r = take_locked(in, off, end, mkw__store_zero,
+				TOOK_ALLOCATED);
+	if (!r && off + len > size && !keep_size)
+		r = mkw__size_grow_locked(in, off + len);
 	mkw__excl_unlock(in, &x);
 leave:
 	mkw__freeze_leave(in, &gate);

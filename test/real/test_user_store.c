@@ -399,6 +399,25 @@ static void test_not_longer(void **state)
 	free(buf);
 }
 
+/* Zeros across the end, of a store that cannot allocate: none at all. */
+static void test_not_zeroed(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	start(&f, &odd_ops, P(8), false, O_RDWR);
+	for (int keep = 0; keep <= FALLOC_FL_KEEP_SIZE; keep += FALLOC_FL_KEEP_SIZE)
+		assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_ZERO_RANGE | keep,
+					       P(4), P(8)), -EOPNOTSUPP);
+	assert_int_equal(mkw_size(f.file), P(8));
+	assert_int_equal(f.p[P(5)], odd.data[P(5)]);
+	assert_int_equal(odd.data[P(5)], 1 + 5 + P(5) % 251);
+	assert_int_equal(odd.punches, 0);
+	assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_ZERO_RANGE, P(4), P(4)), 0);
+	assert_int_equal(f.p[P(5)], 0);
+	finish(&f);
+}
+
 static unsigned char value(size_t at)
 {
 	return (unsigned char)(1 + at / page + at % 251);
@@ -879,6 +898,7 @@ int main(void)
 		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_short),
 		cmocka_unit_test(test_not_longer),
+		cmocka_unit_test(test_not_zeroed),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_bare),
