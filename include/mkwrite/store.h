@@ -43,7 +43,8 @@
  * began.
  *
  * Ranges. Reads and writes of the cache begin at a multiple of the page size, and
- * end at one or at the end of the file; those of MKW_DIRECT are multiples of info.align.
+ * end at one or at the end of the file; those of MKW_DIRECT are multiples of info.align,
+ * but for a read that ends at the end of the file.
  * A write never reaches past the length, and never changes it. What is read past
  * the length is zero.
  */
