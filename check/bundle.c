@@ -218,10 +218,11 @@ static int write_program(const char *dir, const struct column *col,
 	static const char *const names[OP_KINDS] = {
 		"LOAD", "STORE", "READ", "WRITE", "DIRECT_READ",
 		"DIRECT_WRITE", "PUNCH", "ZERO", "TRUNCATE", "SYNC",
-		"ALLOCATE", "DISTURB", "",
+		"ALLOCATE", "DISTURB", "", "",
 	};
 	/* Of a file that is not cut: none other than these make a race. */
-	uint32_t kinds = min->cfg.kinds & ~(1u << OP_TRUNCATE | 1u << OP_SHIFT);
+	uint32_t kinds = min->cfg.kinds & ~(1u << OP_TRUNCATE | 1u << OP_SHIFT |
+					    1u << OP_REMAP);
 	uint32_t readers = kinds & (1u << OP_LOAD | 1u << OP_READ |
 				    1u << OP_DIRECT_READ);
 	const char *sep = "";
@@ -333,6 +334,7 @@ int mkw__check_write_bundle(const char *dir, const struct column *col,
 	case CHECK_STRAY:
 	case CHECK_NO_PROGRESS:
 	case CHECK_TORN:
+	case CHECK_NOT_DENIED:
 		break;
 	default:
 		err = write_program(dir, col, min);

@@ -42,6 +42,7 @@ enum op_kind {
 	OP_ALLOCATE,
 	OP_DISTURB,		/* enum disturb: what must not change a byte */
 	OP_SHIFT,		/* collapse or insert, and back to the old size */
+	OP_REMAP,		/* enum remap: mappings change, and no byte */
 	OP_KINDS
 };
 
@@ -58,6 +59,7 @@ enum check_class {
 	CHECK_NO_PROGRESS,
 	CHECK_STRAY,		/* sizes, blocks, holes, at rest */
 	CHECK_TORN,
+	CHECK_NOT_DENIED,	/* an access that the mapping forbids */
 	CHECK_CLASSES
 };
 
@@ -74,6 +76,8 @@ struct target {
 	_Atomic uint64_t *map;	/* the whole file, and past its end */
 	uint32_t direct_align;	/* of offset and length; 0: no direct I/O */
 	unsigned ways;		/* besides plain and direct: what it has */
+	/* Times that a part of map was denied to all; mapping.c. */
+	_Atomic uint64_t denials_begun, denials_ended;
 	char label[48];		/* "kernel ext4": the heading of its column */
 	char note[256];		/* what is not as one would expect, or "" */
 	char error[512];	/* when open() fails: what to do about it */
@@ -91,6 +95,7 @@ struct target {
 #define WAY_NOWAIT 0x8u		/* RWF_NOWAIT: may say -EAGAIN */
 #define WAY_COPY 0x10u		/* copy_file_range() from or to another file */
 #define WAY_DONTCACHE 0x20u	/* RWF_DONTCACHE: dropped from the cache at once */
+#define WAY_OWN 0x40u		/* a load or store by the thread's own mapping */
 
 /* What others do to a file's cache and mappings. */
 enum disturb {
@@ -104,6 +109,17 @@ enum disturb {
 	DISTURB_MOVE,		/* another mapping moved there (mremap) */
 	DISTURB_FREEZE,		/* all of the file system, for a moment: cfg->freeze */
 	DISTURBS
+};
+
+/* What is done to mappings: the thread's own, but for the last. */
+enum remap {
+	REMAP_MOVE,		/* elsewhere, and longer or shorter */
+	REMAP_BACK,		/* the same from its middle on; the front goes */
+	REMAP_RESIZE,		/* where it is, or elsewhere where that is taken */
+	REMAP_PROTECT,
+	REMAP_RENEW,		/* it goes, and there is another */
+	REMAP_DENY,		/* a part of the common one is protected for a moment */
+	REMAPS
 };
 
 /*
@@ -137,6 +153,15 @@ struct target_ops {
 	int64_t (*size)(struct target *t);
 	/* lseek(2), SEEK_DATA or SEEK_HOLE. */
 	int64_t (*seek)(struct target *t, off_t off, int whence);
+	/*
+	 * More mappings, and what is done to mappings: all four, or none. to: memory
+	 * that the mapping is to replace, or NULL.
+	 */
+	int (*map_more)(struct target *t, off_t off, size_t len, void **at);
+	int (*unmap)(struct target *t, void *at, size_t len);
+	int (*remap)(struct target *t, void *old, size_t old_len, size_t len,
+		     void *to, void **at);
+	int (*protect)(struct target *t, void *at, size_t len, int prot);
 	/* The file, at least, takes no changes from now on; or (off) as ever. */
 	int (*freeze)(struct target *t, bool on);
 	/* A descriptor of the file system, for what concerns all of it. */

@@ -17,6 +17,8 @@
  *                RWF_NOWAIT and RWF_DONTCACHE, while caches and mappings are taken away
  *   shift        loads, stores, reads, writes while one thread collapses and inserts
  *                pages, so that all that is behind them moves
+ *   mappings     mappings of their own, which threads move, resize and protect, while others
+ *                punch, truncate and write the file; the common one protected in part
  *   whole        long writes, and loads in a row: where what is written is to show at
  *                once (MKW_ATOMIC_WRITES)
  *   wide         everything, all over the file, which is larger than the smallest
@@ -33,6 +35,8 @@
 #define PACE_NS 2000u
 /* From so much of a file on most operations are in a part of it. */
 #define SKEW_WORDS (8u * 1024 * 1024 / WORD)
+/* Of a thread's own mapping. */
+#define OWN_PAGES_MAX 16u
 
 struct profile {
 	const char *name;
@@ -42,6 +46,7 @@ struct profile {
 	uint8_t weights[OP_KINDS];
 	uint8_t large;		/* of 100 reads and writes, those of 64 KiB */
 	uint8_t other_ways;	/* of 100, those that are not plain */
+	uint8_t other_maps;	/* the same of loads and stores */
 	bool series;		/* loads come in a row, upwards, as copies go */
 };
 
@@ -109,8 +114,9 @@ static const struct profile profiles[] = {
 			[OP_READ] = 15, [OP_WRITE] = 15,
 			[OP_DIRECT_READ] = 10, [OP_DIRECT_WRITE] = 10,
 			[OP_PUNCH] = 5, [OP_ZERO] = 3, [OP_TRUNCATE] = 3,
-			[OP_SYNC] = 1, [OP_DISTURB] = 5,
+			[OP_SYNC] = 1, [OP_DISTURB] = 5, [OP_REMAP] = 3,
 		},
+		.other_maps = 10,
 	},
 	{
 		.name = "shift",
@@ -134,14 +140,28 @@ static const struct profile profiles[] = {
 			[OP_READ] = 3, [OP_WRITE] = 20, [OP_DIRECT_WRITE] = 2,
 		},
 	},
+	{
+		.name = "mappings",
+		.tail = true,
+		.pages = 24,
+		.large = 4,
+		.other_maps = 60,
+		.weights = {
+			[OP_LOAD] = 60, [OP_STORE] = 60,
+			[OP_READ] = 10, [OP_WRITE] = 10,
+			[OP_DIRECT_READ] = 10, [OP_DIRECT_WRITE] = 10,
+			[OP_PUNCH] = 6, [OP_ZERO] = 3, [OP_TRUNCATE] = 6,
+			[OP_SYNC] = 1, [OP_DISTURB] = 3, [OP_REMAP] = 20,
+		},
+	},
 };
 #define PROFILES (sizeof(profiles) / sizeof(profiles[0]))
 
 const struct profile *mkw__check_profile(unsigned epoch, bool atomic)
 {
-	static const uint8_t rota[][12] = {
-		{ 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6 },
-		{ 7, 1, 0, 2, 7, 3, 0, 4, 7, 5, 0, 6 },
+	static const uint8_t rota[][14] = {
+		{ 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 8 },
+		{ 7, 1, 0, 2, 7, 3, 0, 4, 7, 5, 0, 6, 7, 8 },
 	};
 
 	return &profiles[rota[atomic][epoch % sizeof(rota[0])]];
@@ -307,7 +327,8 @@ static enum op_kind choose(struct worker *w, const struct profile *p)
 	if ((kind == OP_PUNCH && !w->can_punch) ||
 	    (kind == OP_ZERO && !w->can_zero) ||
 	    (kind == OP_SHIFT && (w->log.thread || w->shifts == SHIFTS_MAX)) ||
-	    (kind == OP_DISTURB && !w->target->ops->disturb))
+	    (kind == OP_DISTURB && !w->target->ops->disturb) ||
+	    (kind == OP_REMAP && !w->target->ops->remap))
 		return OP_LOAD;
 	return (enum op_kind)kind;
 }
@@ -354,6 +375,45 @@ static enum disturb choose_disturb(struct worker *w)
 	return what;
 }
 
+/* A load or store, now and then by the thread's own mapping. */
+static void step_mapped(struct worker *w, const struct profile *p,
+			enum op_kind kind, uint32_t word, unsigned phase)
+{
+	struct step s = { .kind = kind, .word = tracked(phase, word),
+			  .words = 1 };
+
+	if (w->own.at && below(w, 100) < p->other_maps) {
+		s.way = WAY_OWN;
+		s.word = tracked(phase, w->own.word + below(w, w->own.words));
+	}
+	mkw__check_do(w, &s, phase);
+}
+
+/* word: of a mapping that is to come. */
+static void step_remap(struct worker *w, uint32_t word, unsigned phase)
+{
+	uint32_t page = w->layout->page_words;
+	struct step s = {
+		.kind = OP_REMAP,
+		.word = word / page * page,
+		.change = (enum remap)below(w, REMAPS),
+	};
+	uint32_t from = s.word;
+
+	/* More often all access than none. */
+	s.way = below(w, s.change == REMAP_DENY ? CHECK_PROTS - 1 :
+						  CHECK_PROTS + 1);
+	if (s.way == CHECK_PROTS)
+		s.way--;
+	/* Without a mapping there is one to come, whatever was chosen. */
+	if (w->own.at && s.change < REMAP_PROTECT)
+		from = w->own.word;
+	s.words = (1 + below(w, OWN_PAGES_MAX)) * page;
+	if (s.words > w->layout->words - from)
+		s.words = w->layout->words - from;
+	mkw__check_do(w, &s, phase);
+}
+
 /* As copies go. */
 static void load_upwards(struct worker *w, uint32_t word, uint32_t end,
 			 unsigned phase)
@@ -392,7 +452,10 @@ void mkw__check_step(struct worker *w, const struct profile *p,
 	switch (kind) {
 	case OP_LOAD:
 	case OP_STORE:
-		perform(w, kind, tracked(phase, word), 1, phase);
+		step_mapped(w, p, kind, word, phase);
+		return;
+	case OP_REMAP:
+		step_remap(w, word, phase);
 		return;
 	case OP_TRUNCATE:
 		/* Back to its full length half of the time. */

@@ -21,6 +21,13 @@ struct layout {
 	uint32_t words;		/* body and tail */
 };
 
+/* A mapping of the thread's own: nobody else touches or changes it. */
+struct own {
+	_Atomic uint64_t *at;	/* NULL: there is none */
+	uint32_t word, words;	/* of the file; whole pages */
+	int prot;
+};
+
 struct profile;
 struct worker;
 /* The profile of an epoch: they take turns; atomic: cfg->atomic_writes. */
@@ -36,6 +43,7 @@ struct worker {
 	uint32_t pages;		/* of the part used; 0: the profile's */
 	uint64_t rng;
 	uint32_t shifts;	/* done in this epoch */
+	struct own own;
 	uint64_t *buf;		/* OP_WORDS_MAX words, aligned for direct I/O */
 	struct late *late;	/* whose buffer it is then, by log.thread; or NULL */
 	uint32_t delay_ns;	/* the longest; 0: none */
@@ -67,13 +75,29 @@ struct step {
 	uint32_t word, words;	/* OP_TRUNCATE: the new size is word */
 	unsigned way;
 	enum disturb what;	/* OP_DISTURB */
+	/*
+	 * OP_REMAP: word and words are pages for REMAP_RENEW and REMAP_DENY; for others
+	 * words is the length to come. way is the number of an access: mkw__check_prots.
+	 */
+	enum remap change;
 };
 
 /* One operation, recorded. perform.c. */
 void mkw__check_do(struct worker *w, const struct step *s, unsigned phase);
-/* The SIGBUS handler that makes a mapped access past the end a failure. */
+/* The handler of SIGBUS and SIGSEGV, which makes them outcomes of mapped accesses. */
 void mkw__check_trap(int sig, siginfo_t *info, void *context);
-/* A mapped access of one word. False: SIGBUS. */
-bool mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store);
+/* A mapped access of one word. 0, or the signal that it raised. */
+int mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store);
+
+/* mapping.c. What a mapping may be protected to: the last is all access. */
+#define CHECK_PROTS 3u
+/* An OP_REMAP. 0 or a negative errno. */
+int mkw__check_remap(struct worker *w, const struct step *s);
+/* Unmaps what the worker has of its own. */
+int mkw__check_unmap_own(struct worker *w);
+/* Does the mapping by which the step goes forbid it? */
+bool mkw__check_denied(const struct worker *w, const struct step *s);
+/* One word of a load or store, by the mapping that it goes by: as mkw__check_mapped(). */
+int mkw__check_touch(struct worker *w, const struct step *s, uint32_t i);
 
 #endif /* MKW_CHECK_MIX_H */

@@ -3,9 +3,9 @@
  * perform.c: one operation on the target, and its record.
  *
  * Mapped accesses are relaxed atomics of one word. Past the end of the file they
- * raise SIGBUS, which is an outcome like another; the handler jumps back. It
- * must be there before an engine is opened, whose own handler then passes on
- * what is not its own.
+ * raise SIGBUS, and where the mapping forbids them SIGSEGV, which are outcomes like
+ * others; the handler jumps back. It must be there before an engine is opened, whose
+ * own handler then passes on what is not its own.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -28,22 +28,33 @@ void mkw__check_trap(int sig, siginfo_t *info, void *context)
 	(void)context;
 	if (trap.armed) {
 		trap.armed = 0;
-		siglongjmp(trap.env, 1);
+		siglongjmp(trap.env, sig);
 	}
 	/* Not an access of ours: the process ends when it is tried again. */
 	signal(sig, SIG_DFL);
 }
 
-bool mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store)
+/* A handler before ours may have blocked everything. */
+static int caught(int sig)
 {
-	if (sigsetjmp(trap.env, 0)) {
-		sigset_t set;
+	sigset_t set;
 
-		/* A handler before ours may have blocked everything. */
-		sigemptyset(&set);
-		sigaddset(&set, SIGBUS);
-		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-		return false;
+	sigemptyset(&set);
+	sigaddset(&set, SIGBUS);
+	sigaddset(&set, SIGSEGV);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	return sig;
+}
+
+int mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store)
+{
+	switch (sigsetjmp(trap.env, 0)) {
+	case 0:
+		break;
+	case SIGBUS:
+		return caught(SIGBUS);
+	default:
+		return caught(SIGSEGV);
 	}
 	trap.armed = 1;
 	atomic_signal_fence(memory_order_seq_cst);
@@ -53,29 +64,29 @@ bool mkw__check_mapped(_Atomic uint64_t *p, uint64_t *value, bool store)
 		*value = atomic_load_explicit(p, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
 	trap.armed = 0;
-	return true;
+	return 0;
 }
 
 /* ---- one operation -------------------------------------------------------- */
 
-#define GOT_SIGBUS 1000	/* in place of an errno */
+static void mishap(struct worker *w, struct mishaps *m, const struct rec *rec,
+		   const char *what)
+{
+	if (m->n++)
+		return;
+	m->first_ns = rec->end;
+	m->first_rec = w->log.n;
+	snprintf(m->first, sizeof(m->first), "%s of %zu bytes at %zu: %s",
+		 mkw__check_op_name((enum op_kind)rec->kind),
+		 rec->words * WORD, rec->word * WORD, what);
+}
 
 static void unexpected(struct worker *w, const struct rec *rec, int err)
 {
-	struct log *log = &w->log;
-
 	if (err == ENOSPC)
 		atomic_store(&w->no_space, true);
-	if (log->errors++)
-		return;
-	log->first_error_ns = rec->end;
-	log->first_error_rec = w->log.n;
-	snprintf(log->first_error, sizeof(log->first_error),
-		 "%s of %zu bytes at %zu: %s",
-		 mkw__check_op_name((enum op_kind)rec->kind),
-		 rec->words * WORD, rec->word * WORD,
-		 err == GOT_SIGBUS ? "SIGBUS inside of the file" :
-		 err ? strerror(err) : "fewer bytes than asked for");
+	mishap(w, &w->log.errors, rec,
+	       err ? strerror(err) : "fewer bytes than asked for");
 }
 
 static void fill(struct worker *w, const struct rec *rec)
@@ -139,7 +150,7 @@ static int shift(struct worker *w, off_t off, off_t len, unsigned way)
 		     t->ops->truncate(t, (off_t)(w->layout->words * WORD));
 }
 
-/* The call itself. Mapped accesses count in rec->moved. */
+/* The call itself. Mapped accesses count in rec->moved, and give a signal or 0. */
 static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
 {
 	struct target *t = w->target;
@@ -151,11 +162,12 @@ static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
 	switch (s->kind) {
 	case OP_LOAD:
 	case OP_STORE:
-		for (; rec->moved < s->words; rec->moved++)
-			if (!mkw__check_mapped(&t->map[s->word + rec->moved],
-					       &w->buf[rec->moved],
-					       s->kind == OP_STORE))
-				break;
+		for (; rec->moved < s->words; rec->moved++) {
+			int sig = mkw__check_touch(w, s, rec->moved);
+
+			if (sig)
+				return sig;
+		}
 		return 0;
 	case OP_READ:
 	case OP_DIRECT_READ:
@@ -175,11 +187,36 @@ static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
 		return t->ops->disturb(t, s->what, off, (size_t)len);
 	case OP_SHIFT:
 		return shift(w, off, len, s->way);
+	case OP_REMAP:
+		return mkw__check_remap(w, s);
 	case OP_SYNC:
 	case OP_KINDS:
 		break;
 	}
 	return t->ops->sync(t);
+}
+
+static void settle_mapped(struct worker *w, const struct step *s,
+			  struct rec *rec, int sig)
+{
+	bool denied = mkw__check_denied(w, s);
+
+	if (rec->moved == s->words) {
+		if (denied)
+			mishap(w, &w->log.granted, rec,
+			       "done, and the mapping forbids it");
+		return;
+	}
+	rec->outcome = REC_FAILED;
+	if (sig == SIGSEGV) {
+		if (!denied)
+			mishap(w, &w->log.errors, rec,
+			       "SIGSEGV, and the mapping allows it");
+		/* It must not have done anything. */
+		rec->words = 0;
+	} else if (s->word + rec->moved < w->layout->body) {
+		mishap(w, &w->log.errors, rec, "SIGBUS inside of the file");
+	}
 }
 
 /* What came of it. */
@@ -191,11 +228,7 @@ static void settle(struct worker *w, const struct step *s, struct rec *rec,
 	switch (s->kind) {
 	case OP_LOAD:
 	case OP_STORE:
-		if (rec->moved == s->words)
-			return;
-		rec->outcome = REC_FAILED;
-		if (s->word + rec->moved < w->layout->body)
-			unexpected(w, rec, GOT_SIGBUS);
+		settle_mapped(w, s, rec, (int)got);
 		return;
 	case OP_READ:
 	case OP_WRITE:

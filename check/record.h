@@ -60,6 +60,13 @@ struct rec {
 /* The longest operation, in words. */
 #define OP_WORDS_MAX (64u * 1024 / WORD)
 
+/* What went wrong without a trace in the history. */
+struct mishaps {
+	uint64_t n, first_ns;
+	uint32_t first_rec;
+	char first[160];
+};
+
 struct log {
 	uint64_t base;		/* number of recs[0] in its thread */
 	uint32_t n, n_vals;
@@ -67,10 +74,8 @@ struct log {
 	uint8_t thread;
 	struct rec *recs;
 	uint64_t *vals;
-	/* Errors that should not be, of this epoch. */
-	uint64_t errors, first_error_ns;
-	uint32_t first_error_rec;
-	char first_error[160];
+	/* Of this epoch: errors that should not be, and that should be. */
+	struct mishaps errors, granted;
 };
 
 /* Operations that a thread does in one go. */

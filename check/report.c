@@ -41,6 +41,7 @@ const char *mkw__check_class_name(enum check_class class)
 		[CHECK_NO_PROGRESS] = "no progress",
 		[CHECK_STRAY] = "stray size or blocks",
 		[CHECK_TORN] = "torn",
+		[CHECK_NOT_DENIED] = "access not denied",
 	};
 
 	return names[class];
@@ -62,6 +63,7 @@ const char *mkw__check_op_name(enum op_kind kind)
 		[OP_ALLOCATE] = "allocate",
 		[OP_DISTURB] = "cache advice",
 		[OP_SHIFT] = "collapse or insert",
+		[OP_REMAP] = "change of mappings",
 	};
 
 	return names[kind];
@@ -119,6 +121,8 @@ static uint64_t out_of(const struct check_result *res, enum check_class class)
 	case CHECK_RESURRECTED:
 		return res->ops[OP_PUNCH] + res->ops[OP_ZERO] +
 		       res->ops[OP_TRUNCATE];
+	case CHECK_NOT_DENIED:
+		return res->ops[OP_LOAD] + res->ops[OP_STORE];
 	case CHECK_TORN:
 		return res->ops[OP_READ] + res->ops[OP_DIRECT_READ];
 	default:

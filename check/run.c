@@ -362,7 +362,7 @@ static void check_past_end(struct run *run)
 	quiet_do(run, OP_TRUNCATE, end, 0);
 	value = value_make(OP_STORE, w->log.thread, w->log.base + w->log.n,
 			   hidden);
-	mapped = mkw__check_mapped(&run->target.map[hidden], &value, true);
+	mapped = !mkw__check_mapped(&run->target.map[hidden], &value, true);
 	if (how == OP_TRUNCATE)
 		quiet_do(run, how, run->layout.words, 0);
 	else
@@ -460,24 +460,29 @@ static void check_blocks(struct run *run)
 	rewrite(run, 0, run->layout.words / 2);
 }
 
+static void count_mishaps(struct run *run, unsigned i, struct mishaps *m,
+			  enum check_class class)
+{
+	struct check_count *c = &run->res->classes[class];
+	const struct rec *rec = &run->workers[i].log.recs[m->first_rec];
+
+	if (!m->n)
+		return;
+	if (mkw__check_failure(class, run->cfg, true))
+		take_weak(run, class, i, rec, rec->word);
+	mkw__check_count(c, m->first_ns - run->began + run->before_ns, "%s",
+			 m->first);
+	c->count += m->n - 1;
+	m->n = 0;
+}
+
 static void count_errors(struct run *run)
 {
-	struct check_count *c = &run->res->classes[CHECK_SPURIOUS_ERROR];
-
 	for (unsigned i = 0; i <= run->cfg->threads; i++) {
 		struct log *log = &run->workers[i].log;
 
-		if (!log->errors)
-			continue;
-		if (mkw__check_failure(CHECK_SPURIOUS_ERROR, run->cfg, true))
-			take_weak(run, CHECK_SPURIOUS_ERROR, i,
-				  &log->recs[log->first_error_rec],
-				  log->recs[log->first_error_rec].word);
-		mkw__check_count(c, log->first_error_ns - run->began +
-				    run->before_ns,
-				 "%s", log->first_error);
-		c->count += log->errors - 1;
-		log->errors = 0;
+		count_mishaps(run, i, &log->errors, CHECK_SPURIOUS_ERROR);
+		count_mishaps(run, i, &log->granted, CHECK_NOT_DENIED);
 	}
 }
 
@@ -507,7 +512,7 @@ static int judge(struct run *run)
 
 	agree = read_all_ways(run);
 	/* Who could not read does not disagree; that is counted by itself. */
-	failed = quiet_worker(run)->log.errors;
+	failed = quiet_worker(run)->log.errors.n;
 	for (unsigned i = 0; i < n; i++)
 		run->logs[i] = run->workers[i].log;
 	found = mkw__verdict_judge(run->verdict, &h, run->res->classes);
@@ -967,7 +972,8 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 {
 	struct sigaction trap = { .sa_sigaction = mkw__check_trap,
 				  .sa_flags = SA_SIGINFO | SA_NODEFER };
-	struct sigaction old_bus, now;
+	static const int signals[] = { SIGBUS, SIGSEGV };
+	struct sigaction old[2], now;
 	pthread_condattr_t monotonic;
 	uint64_t began = stamp();
 	struct run *run = calloc(1, sizeof(*run));
@@ -992,7 +998,8 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 	sem_init(&hurry, 0, 0);
 	sched_getaffinity(0, sizeof(all_cpus), &all_cpus);
 	/* Before the engine is opened: its handler passes on to this one. */
-	sigaction(SIGBUS, &trap, &old_bus);
+	for (unsigned i = 0; i < 2; i++)
+		sigaction(signals[i], &trap, &old[i]);
 	mkw__check_catch(&hurry);
 
 	err = prepare(run);
@@ -1007,14 +1014,18 @@ int mkw__check_run(const struct check_config *cfg, struct check_result *res)
 			res->ops[k] += atomic_load(&run->workers[i].done[k]);
 	if (!run->stuck) {
 		join_threads(run);
+		for (unsigned i = 0; run->workers && i < cfg->threads; i++)
+			mkw__check_unmap_own(&run->workers[i]);
 		if (run->target.priv)
 			run->target.ops->close(&run->target);
 		dispose(run);
 	}
 	mkw__check_uncatch();
 	/* Unless somebody put theirs on top, who may still call ours. */
-	sigaction(SIGBUS, NULL, &now);
-	if (now.sa_sigaction == mkw__check_trap)
-		sigaction(SIGBUS, &old_bus, NULL);
+	for (unsigned i = 0; i < 2; i++) {
+		sigaction(signals[i], NULL, &now);
+		if (now.sa_sigaction == mkw__check_trap)
+			sigaction(signals[i], &old[i], NULL);
+	}
 	return err;
 }

@@ -183,12 +183,19 @@ static int engine_sync(struct target *t)
 	return mkw_sync(e->file);
 }
 
+static int engine_map_more(struct target *t, off_t off, size_t len, void **at)
+{
+	struct engine *e = t->priv;
+
+	return mkw_map(e->file, NULL, len, PROT_READ | PROT_WRITE, e->map_flags,
+		       off, at);
+}
+
 /* Another mapping, looked at, and gone. */
-static int map_elsewhere(struct engine *e, off_t off, size_t len)
+static int map_elsewhere(struct target *t, off_t off, size_t len)
 {
 	void *map;
-	int err = mkw_map(e->file, NULL, len, PROT_READ | PROT_WRITE,
-			  e->map_flags, off, &map);
+	int err = engine_map_more(t, off, len, &map);
 	uint64_t value;
 
 	if (err)
@@ -218,12 +225,32 @@ static int engine_disturb(struct target *t, enum disturb what, off_t off,
 		return mkw_sync(e->file);
 	case DISTURB_REMAP:
 	case DISTURB_MOVE:
-		return map_elsewhere(e, off, len);
+		return map_elsewhere(t, off, len);
 	case DISTURB_FREEZE:
 	case DISTURBS:
 		break;
 	}
 	return -EOPNOTSUPP;
+}
+
+static int engine_unmap(struct target *t, void *at, size_t len)
+{
+	(void)t;
+	return mkw_unmap(at, len);
+}
+
+static int engine_remap(struct target *t, void *old, size_t old_len,
+			size_t len, void *to, void **at)
+{
+	(void)t;
+	return mkw_remap(old, old_len, len,
+			 MKW_REMAP_MAYMOVE | (to ? MKW_MAP_FIXED : 0), to, at);
+}
+
+static int engine_protect(struct target *t, void *at, size_t len, int prot)
+{
+	(void)t;
+	return mkw_protect(at, len, prot);
 }
 
 static int64_t engine_blocks(struct target *t)
@@ -291,5 +318,9 @@ const struct target_ops mkw__check_engine_target = {
 	.blocks = engine_blocks,
 	.size = engine_size,
 	.seek = engine_seek,
+	.map_more = engine_map_more,
+	.unmap = engine_unmap,
+	.remap = engine_remap,
+	.protect = engine_protect,
 	.freeze = engine_freeze,
 };

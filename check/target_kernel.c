@@ -313,7 +313,7 @@ static int kernel_sync(struct target *t)
 	return fdatasync(k->fd) ? -errno : 0;
 }
 
-/* A race detector would take mmap() for a write of the range. */
+/* A race detector would take mmap() for a write of the range, and miss where it goes. */
 static long raw_map(struct kernel *k, void *at, size_t len, int flags, off_t off)
 {
 	return syscall(SYS_mmap, at, len, PROT_READ | PROT_WRITE,
@@ -337,6 +337,35 @@ static int freeze(struct kernel *k)
 	return 0;
 }
 
+static int kernel_map_more(struct target *t, off_t off, size_t len, void **at)
+{
+	long new = raw_map(t->priv, NULL, len, 0, off);
+
+	*at = (void *)new;
+	return new < 0 ? -errno : 0;
+}
+
+static int kernel_unmap(struct target *t, void *at, size_t len)
+{
+	(void)t;
+	return syscall(SYS_munmap, at, len) ? -errno : 0;
+}
+
+static int kernel_remap(struct target *t, void *old, size_t old_len,
+			size_t len, void *to, void **at)
+{
+	(void)t;
+	*at = mremap(old, old_len, len,
+		     MREMAP_MAYMOVE | (to ? MREMAP_FIXED : 0), to);
+	return *at == MAP_FAILED ? -errno : 0;
+}
+
+static int kernel_protect(struct target *t, void *at, size_t len, int prot)
+{
+	(void)t;
+	return mprotect(at, len, prot) ? -errno : 0;
+}
+
 /* MADV_POPULATE_READ is of Linux 5.14, MADV_PAGEOUT of 5.4. */
 static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 			  size_t len)
@@ -348,8 +377,8 @@ static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 	};
 	struct kernel *k = t->priv;
 	char *at = (char *)k->map + off;
-	void *p;
-	long new;
+	void *p, *moved;
+	int err;
 
 	switch (what) {
 	case DISTURB_UNMAP:
@@ -369,14 +398,10 @@ static int kernel_disturb(struct target *t, enum disturb what, off_t off,
 	case DISTURB_REMAP:
 		return raw_map(k, at, len, MAP_FIXED, off) < 0 ? -errno : 0;
 	case DISTURB_MOVE:
-		new = raw_map(k, NULL, len, 0, off);
-		if (new < 0)
-			return -errno;
-		p = (void *)new;
-		if (mremap(p, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, at) !=
-		    MAP_FAILED)
-			return 0;
-		syscall(SYS_munmap, p, len);
+		err = kernel_map_more(t, off, len, &p);
+		if (err || !kernel_remap(t, p, len, len, at, &moved))
+			return err;
+		kernel_unmap(t, p, len);
 		return -EOPNOTSUPP;
 	case DISTURB_FREEZE:
 		return freeze(k);
@@ -448,6 +473,10 @@ const struct target_ops mkw__check_kernel_target = {
 	.blocks = kernel_blocks,
 	.size = kernel_size,
 	.seek = kernel_seek,
+	.map_more = kernel_map_more,
+	.unmap = kernel_unmap,
+	.remap = kernel_remap,
+	.protect = kernel_protect,
 	.freeze = kernel_freeze,
 	.fd = kernel_fd,
 };

@@ -109,8 +109,8 @@ static ssize_t mapped(struct act *a, uint64_t *words)
 	size_t n = a->len / 8;
 
 	for (size_t i = 0; i < n; i++)
-		if (!mkw__check_mapped(&map[i], &words[i],
-				       a->kind == ACT_STORE))
+		if (mkw__check_mapped(&map[i], &words[i],
+				      a->kind == ACT_STORE))
 			return -EFAULT;
 	return (ssize_t)a->len;
 }

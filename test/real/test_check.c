@@ -59,6 +59,9 @@ enum bug {
 	BUG_HOLE_OVER_DATA,
 	BUG_KEEPS_BLOCKS,
 	BUG_MOVES_NOTHING,	/* at a collapse or insert */
+	BUG_MAPS_START,		/* a mapping that moved shows the start of the file */
+	BUG_PROTECTS_NOTHING,
+	BUG_STAYS_PROTECTED,	/* what is to be accessible again is not */
 	BUG_HANGS,
 	BUG_INTERRUPTS,		/* no bug: SIGINT comes after a while */
 };
@@ -66,7 +69,7 @@ enum bug {
 struct fake {
 	enum bug bug;
 	int fd;
-	char *map;
+	char *map;		/* its own, which nobody protects */
 	size_t len, page;
 	pthread_mutex_t mutex;
 	/* All under the mutex: */
@@ -78,7 +81,7 @@ struct fake {
 };
 
 /* Epochs in which every profile had its turn. */
-#define ROTA 12u
+#define ROTA 14u
 
 static enum bug planted;
 
@@ -146,7 +149,8 @@ static int fake_open(struct target *t, const struct check_config *cfg,
 	assert_int_equal(ftruncate(f->fd, (off_t)len), 0);
 	f->map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
 	assert_true(f->map != MAP_FAILED);
-	t->map = (void *)f->map;
+	t->map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
+	assert_true(t->map != MAP_FAILED);
 	t->direct_align = 512;
 	snprintf(t->label, sizeof(t->label), "fake");
 	t->priv = f;
@@ -160,6 +164,7 @@ static void fake_close(struct target *t)
 	struct fake *f = t->priv;
 
 	munmap(f->map, f->len);
+	munmap((void *)t->map, f->len);
 	close(f->fd);
 	free(f->copy);
 	free(f->tail);
@@ -318,6 +323,45 @@ static int64_t fake_seek(struct target *t, off_t off, int whence)
 	return at;
 }
 
+static int fake_map_more(struct target *t, off_t off, size_t len, void **at)
+{
+	struct fake *f = t->priv;
+
+	*at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, off);
+	return *at == MAP_FAILED ? -errno : 0;
+}
+
+static int fake_unmap(struct target *t, void *at, size_t len)
+{
+	(void)t;
+	return munmap(at, len) ? -errno : 0;
+}
+
+static int fake_remap(struct target *t, void *old, size_t old_len, size_t len,
+		      void *to, void **at)
+{
+	struct fake *f = t->priv;
+
+	if (f->bug == BUG_MAPS_START && to) {
+		*at = mmap(to, len, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_FIXED, f->fd, 0);
+		return munmap(old, old_len) ? -errno : 0;
+	}
+	*at = mremap(old, old_len, len,
+		     MREMAP_MAYMOVE | (to ? MREMAP_FIXED : 0), to);
+	return *at == MAP_FAILED ? -errno : 0;
+}
+
+static int fake_protect(struct target *t, void *at, size_t len, int prot)
+{
+	struct fake *f = t->priv;
+
+	if (f->bug == BUG_PROTECTS_NOTHING ||
+	    (f->bug == BUG_STAYS_PROTECTED && prot & PROT_WRITE))
+		return 0;
+	return mprotect(at, len, prot) ? -errno : 0;
+}
+
 static const struct target_ops fake_ops = {
 	.name = "fake",
 	.atomic = true,
@@ -331,6 +375,10 @@ static const struct target_ops fake_ops = {
 	.size = fake_size,
 	.blocks = fake_blocks,
 	.seek = fake_seek,
+	.map_more = fake_map_more,
+	.unmap = fake_unmap,
+	.remap = fake_remap,
+	.protect = fake_protect,
 };
 
 /* ---- what it must find ------------------------------------------------------ */
@@ -429,6 +477,7 @@ static void sound_fake(void **state)
 	/* It has no disturb(). */
 	for (unsigned i = 0; i < OP_DISTURB; i++)
 		assert_true(res->ops[i] > 0);
+	assert_true(res->ops[OP_REMAP] > 0);
 }
 
 #define ALSO(class) (1u << CHECK_##class)
@@ -516,6 +565,19 @@ static void nothing_moved(void **state)
 	expect_class(BUG_MOVES_NOTHING, CHECK_STALE_READ,
 		     ALSO(LOST_STORE) | ALSO(LOST_WRITE) |
 			     ALSO(LOST_DIRECT_WRITE) | ALSO(RESURRECTED));
+	profile = NULL;
+}
+
+static void wrong_mappings(void **state)
+{
+	(void)state;
+	profile = "mappings";
+	expect_class(BUG_MAPS_START, CHECK_NEVER_WRITTEN,
+		     ALSO(LOST_STORE) | ALSO(LOST_WRITE) |
+			     ALSO(LOST_DIRECT_WRITE) | ALSO(STALE_READ) |
+			     ALSO(RESURRECTED) | ALSO(NOT_DENIED));
+	expect_class(BUG_PROTECTS_NOTHING, CHECK_NOT_DENIED, 0);
+	expect_class(BUG_STAYS_PROTECTED, CHECK_SPURIOUS_ERROR, 0);
 	profile = NULL;
 }
 
@@ -721,6 +783,15 @@ static void engine_writeback_keeps_writable(void **state)
 {
 	(void)state;
 	engine_with(MKW__MUTANT_WRITEBACK_KEEPS_WRITABLE, ALSO(LOST_STORE));
+}
+
+static void engine_mappings(void **state)
+{
+	(void)state;
+	profile = "mappings";
+	engine_with(MKW__MUTANT_REMAP_FROM_START, ALSO(NEVER_WRITTEN));
+	engine_with(MKW__MUTANT_PROTECT_LEAVES_PAGES, ALSO(LOST_STORE));
+	profile = NULL;
 }
 
 /* What is promised of loads, and that it is looked at. */
@@ -1111,6 +1182,7 @@ int main(void)
 		cmocka_unit_test(short_writes),
 		cmocka_unit_test(torn_writes),
 		cmocka_unit_test(nothing_moved),
+		cmocka_unit_test(wrong_mappings),
 		cmocka_unit_test(bytes_past_the_end),
 		cmocka_unit_test(stray_state),
 		cmocka_unit_test(interrupted),
@@ -1124,6 +1196,7 @@ int main(void)
 		cmocka_unit_test(engine_write_skips_dirty),
 		cmocka_unit_test(engine_neighbour_writable),
 		cmocka_unit_test(engine_writeback_keeps_writable),
+		cmocka_unit_test(engine_mappings),
 		cmocka_unit_test(engine_atomic),
 		cmocka_unit_test(engine_shifts),
 		cmocka_unit_test(bundle),
