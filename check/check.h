@@ -96,6 +96,7 @@ struct target {
 #define WAY_COPY 0x10u		/* copy_file_range() from or to another file */
 #define WAY_DONTCACHE 0x20u	/* RWF_DONTCACHE: dropped from the cache at once */
 #define WAY_OWN 0x40u		/* a load or store by the thread's own mapping */
+#define WAY_PIN 0x80u		/* by direct I/O of another file, on pinned memory */
 
 /* What others do to a file's cache and mappings. */
 enum disturb {
@@ -162,6 +163,14 @@ struct target_ops {
 	int (*remap)(struct target *t, void *old, size_t old_len, size_t len,
 		     void *to, void **at);
 	int (*protect)(struct target *t, void *at, size_t len, int prot);
+	/*
+	 * WAY_PIN: len bytes of map, from off, are pinned, and the kernel reads them from
+	 * another file, where buf went before, or (store false) writes them to it, from where
+	 * they come to buf. Each thread has a slot. -EACCES: an access is denied.
+	 * -ENXIO: not inside of the file. -ENOBUFS: too many pins.
+	 */
+	ssize_t (*pinned)(struct target *t, bool store, void *buf, size_t len,
+			  off_t off, unsigned slot);
 	/* The file, at least, takes no changes from now on; or (off) as ever. */
 	int (*freeze)(struct target *t, bool on);
 	/* A descriptor of the file system, for what concerns all of it. */

@@ -13,7 +13,7 @@
  * allowed again. Who gets SIGSEGV from it tries again, as one operation, which takes effect
  * once it is let through. It was right to get one if a denial was under way between
  * its looks at two counters: of those that were over before it tried, and of those that had
- * begun after.
+ * begun after. The same holds for pins of that mapping, which are refused meanwhile.
  */
 #include <errno.h>
 #include <sched.h>
@@ -53,6 +53,24 @@ int mkw__check_touch(struct worker *w, const struct step *s, uint32_t i)
 			return sig;
 		sched_yield();
 	}
+}
+
+/* What is refused for a reason has moved nothing. */
+ssize_t mkw__check_pinned(struct worker *w, const struct step *s, struct rec *rec)
+{
+	struct target *t = w->target;
+	uint64_t ended = atomic_load(&t->denials_ended);
+	ssize_t n = t->ops->pinned(t, s->kind == OP_STORE, w->buf,
+				   s->words * WORD, (off_t)(s->word * WORD),
+				   w->log.thread);
+
+	if (n == -ENOBUFS ||
+	    (n == -ENXIO && s->word + s->words > w->layout->body) ||
+	    (n == -EACCES && atomic_load(&t->denials_begun) != ended)) {
+		rec->words = 0;
+		return 0;
+	}
+	return n;
 }
 
 /* ---- changes ----------------------------------------------------------------- */
@@ -123,13 +141,16 @@ static int deny(struct worker *w, const struct step *s)
 	void *at = (void *)(t->map + s->word);
 	int err, again;
 
+	/* What somebody has pinned stays as it is. */
 	atomic_fetch_add(&t->denials_begun, 1);
 	err = t->ops->protect(t, at, s->words * WORD, prots[s->way]);
 	/* Somebody is to meet it. */
 	sched_yield();
-	again = t->ops->protect(t, at, s->words * WORD, PROT_READ | PROT_WRITE);
+	while ((again = t->ops->protect(t, at, s->words * WORD,
+					PROT_READ | PROT_WRITE)) == -EBUSY)
+		sched_yield();
 	atomic_fetch_add(&t->denials_ended, 1);
-	return err ? err : again;
+	return err && err != -EBUSY ? err : again;
 }
 
 int mkw__check_remap(struct worker *w, const struct step *s)

@@ -18,7 +18,8 @@
  *   shift        loads, stores, reads, writes while one thread collapses and inserts
  *                pages, so that all that is behind them moves
  *   mappings     mappings of their own, which threads move, resize and protect, while others
- *                punch, truncate and write the file; the common one protected in part
+ *                punch, truncate and write the file; the common one protected in part,
+ *                and, the engine's, pinned for direct I/O of another file
  *   whole        long writes, and loads in a row: where what is written is to show at
  *                once (MKW_ATOMIC_WRITES)
  *   wide         everything, all over the file, which is larger than the smallest
@@ -37,6 +38,8 @@
 #define SKEW_WORDS (8u * 1024 * 1024 / WORD)
 /* Of a thread's own mapping. */
 #define OWN_PAGES_MAX 16u
+/* An engine may have a quarter of its cache pinned. */
+#define PIN_WORDS_MAX (16u * 1024 / WORD)
 
 struct profile {
 	const char *name;
@@ -46,7 +49,8 @@ struct profile {
 	uint8_t weights[OP_KINDS];
 	uint8_t large;		/* of 100 reads and writes, those of 64 KiB */
 	uint8_t other_ways;	/* of 100, those that are not plain */
-	uint8_t other_maps;	/* the same of loads and stores */
+	uint8_t other_maps;	/* of 100 loads and stores, those by their own mapping */
+	uint8_t pins;		/* and those that pin memory */
 	bool series;		/* loads come in a row, upwards, as copies go */
 };
 
@@ -117,6 +121,7 @@ static const struct profile profiles[] = {
 			[OP_SYNC] = 1, [OP_DISTURB] = 5, [OP_REMAP] = 3,
 		},
 		.other_maps = 10,
+		.pins = 1,
 	},
 	{
 		.name = "shift",
@@ -146,6 +151,7 @@ static const struct profile profiles[] = {
 		.pages = 24,
 		.large = 4,
 		.other_maps = 60,
+		.pins = 5,
 		.weights = {
 			[OP_LOAD] = 60, [OP_STORE] = 60,
 			[OP_READ] = 10, [OP_WRITE] = 10,
@@ -249,6 +255,21 @@ static uint32_t tracked(unsigned phase, uint32_t word)
 	return (word & ~(TRACK - 1)) + phase;
 }
 
+/*
+ * Rounds [*word, *word + *words) out to multiples of unit, and then moves it to
+ * end inside of the file.
+ */
+static void fit(const struct layout *layout, uint32_t unit, uint32_t *word,
+		uint32_t *words)
+{
+	uint32_t end = (*word + *words + unit - 1) / unit * unit;
+
+	*word = *word / unit * unit;
+	*words = end - *word;
+	if (end > layout->words)
+		*word = layout->words - *words;
+}
+
 static void perform(struct worker *w, enum op_kind kind, uint32_t word,
 		    uint32_t words, unsigned phase)
 {
@@ -333,21 +354,6 @@ static enum op_kind choose(struct worker *w, const struct profile *p)
 	return (enum op_kind)kind;
 }
 
-/*
- * Rounds [*word, *word + *words) out to multiples of unit, and then moves it to
- * end inside of the file.
- */
-static void fit(const struct layout *layout, uint32_t unit, uint32_t *word,
-		uint32_t *words)
-{
-	uint32_t end = (*word + *words + unit - 1) / unit * unit;
-
-	*word = *word / unit * unit;
-	*words = end - *word;
-	if (end > layout->words)
-		*word = layout->words - *words;
-}
-
 /* One of the ways that the target has, besides the plain one. */
 static unsigned choose_way(struct worker *w, enum op_kind kind)
 {
@@ -375,16 +381,25 @@ static enum disturb choose_disturb(struct worker *w)
 	return what;
 }
 
-/* A load or store, now and then by the thread's own mapping. */
+/* A load or store by the thread's own mapping, or by direct I/O of another file. */
 static void step_mapped(struct worker *w, const struct profile *p,
 			enum op_kind kind, uint32_t word, unsigned phase)
 {
-	struct step s = { .kind = kind, .word = tracked(phase, word),
-			  .words = 1 };
+	struct step s = { .kind = kind, .word = word, .words = 1 };
+	uint32_t dice = below(w, 100), unit = SECTOR_WORDS;
 
-	if (w->own.at && below(w, 100) < p->other_maps) {
+	if (w->target->direct_align > SECTOR_WORDS * WORD)
+		unit = (uint32_t)(w->target->direct_align / WORD);
+	if (dice < p->pins && w->target->ops->pinned &&
+	    2 * unit < PIN_WORDS_MAX) {
+		s.way = WAY_PIN;
+		s.words = 1 + below(w, PIN_WORDS_MAX - 2 * unit);
+		fit(w->layout, unit, &s.word, &s.words);
+	} else if (dice - p->pins < p->other_maps && w->own.at) {
 		s.way = WAY_OWN;
 		s.word = tracked(phase, w->own.word + below(w, w->own.words));
+	} else {
+		s.word = tracked(phase, word);
 	}
 	mkw__check_do(w, &s, phase);
 }

@@ -162,6 +162,8 @@ static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
 	switch (s->kind) {
 	case OP_LOAD:
 	case OP_STORE:
+		if (s->way & WAY_PIN)
+			return mkw__check_pinned(w, s, rec);
 		for (; rec->moved < s->words; rec->moved++) {
 			int sig = mkw__check_touch(w, s, rec->moved);
 
@@ -228,7 +230,10 @@ static void settle(struct worker *w, const struct step *s, struct rec *rec,
 	switch (s->kind) {
 	case OP_LOAD:
 	case OP_STORE:
-		settle_mapped(w, s, rec, (int)got);
+		if (s->way & WAY_PIN)
+			settle_count(w, rec, got);
+		else
+			settle_mapped(w, s, rec, (int)got);
 		return;
 	case OP_READ:
 	case OP_WRITE:

@@ -6,9 +6,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,11 +19,13 @@
 #include "check/mix.h"
 
 #define WRITEBACK_AGE_MS 20
+#define SLOT_BYTES (64 * 1024)
 
 struct engine {
 	struct mkw_engine *engine;
 	struct mkw_file *file;
 	int fd;			/* of the file, to open it again by */
+	int other;		/* a file beside it, for pinned memory; a slot a thread */
 	unsigned map_flags;
 	void *map;
 	size_t len;
@@ -41,6 +45,8 @@ static void engine_close(struct target *t)
 		mkw_engine_close(e->engine);
 	if (e->fd >= 0)
 		close(e->fd);
+	if (e->other >= 0)
+		close(e->other);
 	free(e);
 	t->priv = NULL;
 }
@@ -61,6 +67,27 @@ static const char *advice(int err)
 	}
 }
 
+/*
+ * Written to while others store to the memory, so without checksums where there
+ * would be some: they would be of bytes that changed before they were written.
+ */
+static int open_other(const char *dir, unsigned threads)
+{
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_DIRECT, 0600);
+	int flags = FS_NOCOW_FL;
+
+	if (fd < 0)
+		fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	ioctl(fd, FS_IOC_SETFLAGS, &flags);
+	if (ftruncate(fd, (off_t)threads * SLOT_BYTES)) {
+		close(fd);
+		return -errno;
+	}
+	return fd;
+}
+
 static int engine_open(struct target *t, const struct check_config *cfg,
 		       size_t len)
 {
@@ -75,6 +102,7 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 		return -ENOMEM;
 	t->priv = e;
 	e->fd = -1;
+	e->other = -1;
 	e->len = len;
 	e->map_flags = cfg->inline_faults ? MKW_MAP_INLINE : 0;
 	snprintf(t->label, sizeof(t->label), "mkwrite %s%s%s",
@@ -96,6 +124,12 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 	e->fd = mkostemp(path, O_CLOEXEC);
 	if (e->fd < 0) {
 		err = -errno;
+		goto explain;
+	}
+	what = "make a file beside its own";
+	e->other = open_other(cfg->dir, cfg->threads);
+	if (e->other < 0) {
+		err = e->other;
 		goto explain;
 	}
 	what = "open its file";
@@ -253,6 +287,31 @@ static int engine_protect(struct target *t, void *at, size_t len, int prot)
 	return mkw_protect(at, len, prot);
 }
 
+static ssize_t engine_pinned(struct target *t, bool store, void *buf, size_t len,
+			     off_t off, unsigned slot)
+{
+	struct engine *e = t->priv;
+	off_t at = (off_t)slot * SLOT_BYTES;
+	char *mem = (char *)e->map + off;
+	struct mkw_pin *pin;
+	ssize_t n;
+	int err;
+
+	if (store && pwrite(e->other, buf, len, at) != (ssize_t)len)
+		return -EIO;
+	err = mkw_pin(mem, len, store ? MKW_PIN_WRITE : MKW_PIN_READ, &pin);
+	if (err)
+		return err;
+	n = store ? pread(e->other, mem, len, at) :
+		    pwrite(e->other, mem, len, at);
+	if (n < 0)
+		n = -errno;
+	mkw_unpin(pin);
+	if (!store && n > 0 && pread(e->other, buf, (size_t)n, at) != n)
+		return -EIO;
+	return n;
+}
+
 static int64_t engine_blocks(struct target *t)
 {
 	struct engine *e = t->priv;
@@ -322,5 +381,6 @@ const struct target_ops mkw__check_engine_target = {
 	.unmap = engine_unmap,
 	.remap = engine_remap,
 	.protect = engine_protect,
+	.pinned = engine_pinned,
 	.freeze = engine_freeze,
 };

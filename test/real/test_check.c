@@ -62,6 +62,7 @@ enum bug {
 	BUG_MAPS_START,		/* a mapping that moved shows the start of the file */
 	BUG_PROTECTS_NOTHING,
 	BUG_STAYS_PROTECTED,	/* what is to be accessible again is not */
+	BUG_PINS_COPIES,	/* what is stored to pinned memory goes nowhere */
 	BUG_HANGS,
 	BUG_INTERRUPTS,		/* no bug: SIGINT comes after a while */
 };
@@ -362,6 +363,25 @@ static int fake_protect(struct target *t, void *at, size_t len, int prot)
 	return mprotect(at, len, prot) ? -errno : 0;
 }
 
+static ssize_t fake_pinned(struct target *t, bool store, void *buf, size_t len,
+			   off_t off, unsigned slot)
+{
+	struct fake *f = t->priv;
+	ssize_t n = (ssize_t)len;
+
+	(void)slot;
+	pthread_mutex_lock(&f->mutex);
+	f->calls++;
+	if (off + n > f->size)
+		n = -ENXIO;
+	else if (!store)
+		from_map(f, buf, off, len);
+	else if (f->bug != BUG_PINS_COPIES || !now_and_then(f, 4))
+		to_map(f, off, buf, len);
+	pthread_mutex_unlock(&f->mutex);
+	return n;
+}
+
 static const struct target_ops fake_ops = {
 	.name = "fake",
 	.atomic = true,
@@ -379,6 +399,7 @@ static const struct target_ops fake_ops = {
 	.unmap = fake_unmap,
 	.remap = fake_remap,
 	.protect = fake_protect,
+	.pinned = fake_pinned,
 };
 
 /* ---- what it must find ------------------------------------------------------ */
@@ -578,6 +599,7 @@ static void wrong_mappings(void **state)
 			     ALSO(RESURRECTED) | ALSO(NOT_DENIED));
 	expect_class(BUG_PROTECTS_NOTHING, CHECK_NOT_DENIED, 0);
 	expect_class(BUG_STAYS_PROTECTED, CHECK_SPURIOUS_ERROR, 0);
+	expect_class(BUG_PINS_COPIES, CHECK_LOST_STORE, 0);
 	profile = NULL;
 }
 
