@@ -76,6 +76,7 @@ struct target {
 	_Atomic uint64_t *map;	/* the whole file, and past its end */
 	uint32_t direct_align;	/* of offset and length; 0: no direct I/O */
 	unsigned ways;		/* besides plain and direct: what it has */
+	bool holes_certain;	/* mkw__holes_certain() */
 	/* Times that a part of map was denied to all; mapping.c. */
 	_Atomic uint64_t denials_begun, denials_ended;
 	char label[48];		/* "kernel ext4": the heading of its column */

@@ -55,8 +55,7 @@ int mkw__check_touch(struct worker *w, const struct step *s, uint32_t i)
 	}
 }
 
-/* What is refused for a reason has moved nothing. */
-ssize_t mkw__check_pinned(struct worker *w, const struct step *s, struct rec *rec)
+ssize_t mkw__check_pinned(struct worker *w, const struct step *s)
 {
 	struct target *t = w->target;
 	uint64_t ended = atomic_load(&t->denials_ended);
@@ -66,10 +65,8 @@ ssize_t mkw__check_pinned(struct worker *w, const struct step *s, struct rec *re
 
 	if (n == -ENOBUFS ||
 	    (n == -ENXIO && s->word + s->words > w->layout->body) ||
-	    (n == -EACCES && atomic_load(&t->denials_begun) != ended)) {
-		rec->words = 0;
-		return 0;
-	}
+	    (n == -EACCES && atomic_load(&t->denials_begun) != ended))
+		return -EAGAIN;
 	return n;
 }
 

@@ -97,8 +97,11 @@ int mkw__check_remap(struct worker *w, const struct step *s);
 int mkw__check_unmap_own(struct worker *w);
 /* Does the mapping by which the step goes forbid it? */
 bool mkw__check_denied(const struct worker *w, const struct step *s);
-/* A load or store by pinned memory. A count or a negative errno. */
-ssize_t mkw__check_pinned(struct worker *w, const struct step *s, struct rec *rec);
+/*
+ * A load or store by pinned memory. A count or a negative errno; -EAGAIN: it was refused
+ * for a reason.
+ */
+ssize_t mkw__check_pinned(struct worker *w, const struct step *s);
 /* One word of a load or store, by the mapping that it goes by: as mkw__check_mapped(). */
 int mkw__check_touch(struct worker *w, const struct step *s, uint32_t i);
 

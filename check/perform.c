@@ -119,9 +119,9 @@ static void settle_count(struct worker *w, struct rec *rec, ssize_t got)
 		sure = rec->word < w->layout->body ?
 			       w->layout->body - rec->word : 0;
 	/* What may say that it would have to wait may also do a part. */
-	if (rec->way & WAY_NOWAIT)
+	if (rec->way & WAY_NOWAIT || (rec->way & WAY_PIN && got == -EAGAIN))
 		sure = 0;
-	if (got == -EAGAIN && rec->way & WAY_NOWAIT)
+	if (got == -EAGAIN && rec->way & (WAY_NOWAIT | WAY_PIN))
 		got = 0;
 	if (got >= 0) {
 		rec->moved = (uint32_t)((size_t)got / WORD);
@@ -163,7 +163,7 @@ static ssize_t call(struct worker *w, const struct step *s, struct rec *rec)
 	case OP_LOAD:
 	case OP_STORE:
 		if (s->way & WAY_PIN)
-			return mkw__check_pinned(w, s, rec);
+			return mkw__check_pinned(w, s);
 		for (; rec->moved < s->words; rec->moved++) {
 			int sig = mkw__check_touch(w, s, rec->moved);
 
@@ -242,7 +242,8 @@ static void settle(struct worker *w, const struct step *s, struct rec *rec,
 		settle_count(w, rec, got);
 		return;
 	default:
-		rec->moved = s->kind == OP_SHIFT ? s->words : rec->words;
+		rec->moved = s->kind == OP_SHIFT || s->kind == OP_ALLOCATE ?
+				     s->words : rec->words;
 		if (got >= 0)
 			return;
 		rec->moved = 0;

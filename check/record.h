@@ -39,7 +39,7 @@ enum rec_outcome {
 
 /*
  * Of an OP_SHIFT word and moved are the range that was collapsed or inserted, way is
- * SHIFT_ and words is 0.
+ * SHIFT_ and words is 0. Of an OP_ALLOCATE moved is the range's length.
  */
 enum { SHIFT_COLLAPSE, SHIFT_INSERT };
 /* In an epoch; one thread does them all. */

@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "check/evidence.h"
+#include "check/holes.h"
 #include "check/interrupt.h"
 #include "check/mix.h"
 #include "check/verdict.h"
@@ -66,6 +67,7 @@ struct run {
 	uint64_t *ways[3];	/* the file as mapped, read, directly read */
 	bool stuck;
 	int64_t blocks_empty;	/* of the file when it was one hole */
+	struct holes *holes;	/* NULL: blocks do not come and go by the page */
 	bool shifted;		/* data may be elsewhere than it was written */
 	struct late *late;	/* of cfg->delay_ns, where it can be had */
 
@@ -441,6 +443,35 @@ static void check_accounts(struct run *run)
 	}
 }
 
+/* What the logs say of the file's holes; while nobody writes them. */
+static void learn_holes(struct run *run)
+{
+	unsigned n = run->cfg->threads + 1;
+
+	if (!run->holes)
+		return;
+	for (unsigned i = 0; i < n; i++)
+		run->logs[i] = run->workers[i].log;
+	mkw__holes_learn(run->holes, run->logs, n);
+}
+
+/* There are no blocks where there are holes. The tail is one, by check_past_end(). */
+static void check_holes(struct run *run)
+{
+	struct target *t = &run->target;
+	int64_t have, most;
+
+	if (!run->holes)
+		return;
+	quiet_do(run, OP_SYNC, 0, 0);
+	learn_holes(run);
+	most = mkw__holes_most(run->holes);
+	have = t->ops->blocks(t) - run->blocks_empty;
+	if (most >= 0 && have > most)
+		stray(run, "bytes of blocks of a file with holes, at most", have,
+		      most);
+}
+
 /* A file that is all punched has no blocks, wherever they came from. */
 static void check_blocks(struct run *run)
 {
@@ -535,6 +566,7 @@ static int judge(struct run *run)
 
 static void clear_logs(struct run *run)
 {
+	learn_holes(run);
 	for (unsigned i = 0; i <= run->cfg->threads; i++) {
 		struct log *log = &run->workers[i].log;
 
@@ -563,6 +595,7 @@ static void *attend(void *arg)
 		run->quiet_err = judge(run);
 		if (!run->quiet_err) {
 			check_past_end(run);
+			check_holes(run);
 			check_blocks(run);
 		}
 		count_errors(run);
@@ -836,6 +869,11 @@ static int prepare(struct run *run)
 		!t->ops->truncate(t, (off_t)size);
 	if (t->ops->blocks)
 		run->blocks_empty = t->ops->blocks(t);
+	if (t->holes_certain && t->ops->blocks) {
+		run->holes = mkw__holes_new(&run->layout);
+		if (!run->holes)
+			goto no_memory;
+	}
 	/* Half of it data, half a hole. */
 	rewrite(run, 0, run->layout.words / 2);
 	clear_logs(run);
@@ -864,6 +902,7 @@ static void dispose(struct run *run)
 	for (unsigned i = 0; i < 3; i++)
 		free(run->ways[i]);
 	mkw__verdict_free(run->verdict);
+	mkw__holes_free(run->holes);
 	pthread_cond_destroy(&run->go);
 	pthread_mutex_destroy(&run->mutex);
 	pthread_cond_destroy(&run->came);
