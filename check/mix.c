@@ -156,7 +156,7 @@ static const struct profile profiles[] = {
 			[OP_LOAD] = 60, [OP_STORE] = 60,
 			[OP_READ] = 10, [OP_WRITE] = 10,
 			[OP_DIRECT_READ] = 10, [OP_DIRECT_WRITE] = 10,
-			[OP_PUNCH] = 6, [OP_ZERO] = 3, [OP_TRUNCATE] = 6,
+			[OP_PUNCH] = 6, [OP_ZERO] = 3, [OP_TRUNCATE] = 1,
 			[OP_SYNC] = 1, [OP_DISTURB] = 3, [OP_REMAP] = 20,
 		},
 	},
@@ -415,6 +415,9 @@ static void step_remap(struct worker *w, uint32_t word, unsigned phase)
 	};
 	uint32_t from = s.word;
 
+	/* Writeback is to come while an access is denied, and then it is not denied. */
+	if (below(w, 3))
+		s.change = REMAP_PROTECT;
 	/* More often all access than none. */
 	s.way = below(w, s.change == REMAP_DENY ? CHECK_PROTS - 1 :
 						  CHECK_PROTS + 1);
