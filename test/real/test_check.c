@@ -28,6 +28,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -341,18 +342,25 @@ static int64_t fake_seek(struct target *t, off_t off, int whence)
 	return at;
 }
 
+/* A race detector would take mmap() for a write of the range, and miss where it goes. */
+static int fake_map(struct fake *f, void *to, off_t off, size_t len, void **at)
+{
+	long new = syscall(SYS_mmap, to, len, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | (to ? MAP_FIXED : 0), f->fd, off);
+
+	*at = (void *)new;
+	return new < 0 ? -errno : 0;
+}
+
 static int fake_map_more(struct target *t, off_t off, size_t len, void **at)
 {
-	struct fake *f = t->priv;
-
-	*at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, off);
-	return *at == MAP_FAILED ? -errno : 0;
+	return fake_map(t->priv, NULL, off, len, at);
 }
 
 static int fake_unmap(struct target *t, void *at, size_t len)
 {
 	(void)t;
-	return munmap(at, len) ? -errno : 0;
+	return syscall(SYS_munmap, at, len) ? -errno : 0;
 }
 
 static int fake_remap(struct target *t, void *old, size_t old_len, size_t len,
@@ -361,9 +369,8 @@ static int fake_remap(struct target *t, void *old, size_t old_len, size_t len,
 	struct fake *f = t->priv;
 
 	if (f->bug == BUG_MAPS_START && to) {
-		*at = mmap(to, len, PROT_READ | PROT_WRITE,
-			   MAP_SHARED | MAP_FIXED, f->fd, 0);
-		return munmap(old, old_len) ? -errno : 0;
+		fake_map(f, to, 0, len, at);
+		return fake_unmap(t, old, old_len);
 	}
 	*at = mremap(old, old_len, len,
 		     MREMAP_MAYMOVE | (to ? MREMAP_FIXED : 0), to);
