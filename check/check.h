@@ -76,7 +76,6 @@ struct target {
 	_Atomic uint64_t *map;	/* the whole file, and past its end */
 	uint32_t direct_align;	/* of offset and length; 0: no direct I/O */
 	unsigned ways;		/* besides plain and direct: what it has */
-	bool holes_certain;	/* mkw__holes_certain() */
 	/* Times that a part of map was denied to all; mapping.c. */
 	_Atomic uint64_t denials_begun, denials_ended;
 	char label[48];		/* "kernel ext4": the heading of its column */
@@ -152,6 +151,7 @@ struct target_ops {
 	int (*drop)(struct target *t);
 	/* Bytes that the file system counts for the file, in its st_blocks. */
 	int64_t (*blocks)(struct target *t);
+	bool blocks_exact;	/* holes have none, wherever the file is */
 	int64_t (*size)(struct target *t);
 	/* lseek(2), SEEK_DATA or SEEK_HOLE. */
 	int64_t (*seek)(struct target *t, off_t off, int whence);

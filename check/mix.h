@@ -77,7 +77,7 @@ struct step {
 	enum disturb what;	/* OP_DISTURB */
 	/*
 	 * OP_REMAP: word and words are pages for REMAP_RENEW and REMAP_DENY; for others
-	 * words is the length to come. way is the number of an access: mkw__check_prots.
+	 * words is the length to come. way is the number of an access, below CHECK_PROTS.
 	 */
 	enum remap change;
 };

@@ -323,6 +323,13 @@ static void rewrite(struct run *run, uint32_t word, uint32_t end)
 	}
 }
 
+/* The logs as they are now, of all threads; while nobody writes them. */
+static void look_at_logs(struct run *run)
+{
+	for (unsigned i = 0; i <= run->cfg->threads; i++)
+		run->logs[i] = run->workers[i].log;
+}
+
 /* Of an anomaly that no value in the history shows. witness: of the log, or NULL. */
 static void take_weak(struct run *run, enum check_class class, unsigned log,
 		      const struct rec *witness, uint32_t word)
@@ -335,8 +342,7 @@ static void take_weak(struct run *run, enum check_class class, unsigned log,
 
 	if (!ev || ev->taken)
 		return;
-	for (unsigned i = 0; i < h.n_logs; i++)
-		run->logs[i] = run->workers[i].log;
+	look_at_logs(run);
 	mkw__evidence_take_last(ev, &h, log, class, witness, word);
 }
 
@@ -443,16 +449,13 @@ static void check_accounts(struct run *run)
 	}
 }
 
-/* What the logs say of the file's holes; while nobody writes them. */
+/* What the logs say of the file's holes. */
 static void learn_holes(struct run *run)
 {
-	unsigned n = run->cfg->threads + 1;
-
 	if (!run->holes)
 		return;
-	for (unsigned i = 0; i < n; i++)
-		run->logs[i] = run->workers[i].log;
-	mkw__holes_learn(run->holes, run->logs, n);
+	look_at_logs(run);
+	mkw__holes_learn(run->holes, run->logs, run->cfg->threads + 1);
 }
 
 /* There are no blocks where there are holes. The tail is one, by check_past_end(). */
@@ -544,8 +547,7 @@ static int judge(struct run *run)
 	agree = read_all_ways(run);
 	/* Who could not read does not disagree; that is counted by itself. */
 	failed = quiet_worker(run)->log.errors.n;
-	for (unsigned i = 0; i < n; i++)
-		run->logs[i] = run->workers[i].log;
+	look_at_logs(run);
 	found = mkw__verdict_judge(run->verdict, &h, run->res->classes);
 	if (found < 0)
 		return (int)found;
@@ -869,7 +871,8 @@ static int prepare(struct run *run)
 		!t->ops->truncate(t, (off_t)size);
 	if (t->ops->blocks)
 		run->blocks_empty = t->ops->blocks(t);
-	if (t->holes_certain && t->ops->blocks) {
+	if (t->ops->blocks &&
+	    (t->ops->blocks_exact || mkw__holes_certain(cfg->dir))) {
 		run->holes = mkw__holes_new(&run->layout);
 		if (!run->holes)
 			goto no_memory;

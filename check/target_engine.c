@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "check/fsname.h"
-#include "check/holes.h"
 #include "check/mix.h"
 
 #define WRITEBACK_AGE_MS 20
@@ -160,7 +159,6 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 		goto explain;
 	t->direct_align = info.direct_align;
 	t->ways = WAY_NOWAIT;
-	t->holes_certain = mkw__holes_certain(cfg->dir);
 	if (!info.direct)
 		snprintf(t->note, sizeof(t->note),
 			 "the file system has no O_DIRECT: the engine's own I/O "

@@ -26,7 +26,6 @@
 #include <unistd.h>
 
 #include "check/fsname.h"
-#include "check/holes.h"
 
 #ifndef RWF_DONTCACHE		/* Linux 6.14 */
 #define RWF_DONTCACHE 0x80
@@ -275,7 +274,6 @@ static int kernel_open(struct target *t, const struct check_config *cfg,
 	if (k->direct_fd >= 0)
 		t->direct_align = find_direct_align(k->direct_fd);
 	t->ways = find_ways(t);
-	t->holes_certain = mkw__holes_certain(cfg->dir);
 	if (!t->direct_align)
 		snprintf(t->note, sizeof(t->note),
 			 "direct reads and writes skipped: no O_DIRECT here%s%s",

@@ -964,7 +964,6 @@ int mkw__size_set(struct mkw__inode *in, uint64_t size);
  */
 int mkw__size_grow_locked(struct mkw__inode *in, uint64_t size);
 int mkw__size_shrink_locked(struct mkw__inode *in, uint64_t size);
-/* The frames' length for a file of that size; _cut: of a shorter one, which cannot fail. */
 /* The size becomes this, and who watches it is told. */
 void mkw__size_become(struct mkw__inode *in, uint64_t size);
 /*
@@ -975,6 +974,7 @@ int mkw__size_flag(struct mkw_file *file, struct mkw__os_flag **out);
 int mkw__size_fd(struct mkw_file *file);
 uint64_t mkw__size_seen(struct mkw_file *file);
 void mkw__size_unwatch(struct mkw_file *file);
+/* The frames' length for a file of that size; _cut: of a shorter one, which cannot fail. */
 int mkw__size_frames(struct mkw__inode *in, uint64_t size);
 void mkw__size_cut_frames(struct mkw__inode *in, uint64_t size);
 /* Blocks for bytes [off, end), the size unchanged; EXCL_TAKE over them. */

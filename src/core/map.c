@@ -569,11 +569,10 @@ static int try_remap(uintptr_t old, size_t old_len, size_t len, unsigned flags,
 		r = put_instead(&was, &m, old + old_len, MKW_MAP_FIXED_NOREPLACE,
 				spare, &taken, &tail);
 		/* Something is there, or it is where no mapping may be. */
-		moves = m && (r == -EEXIST || r == -ENOMEM);
-		if (moves && !(flags & MKW_REMAP_MAYMOVE)) {
-			moves = false;
+		moves = (flags & MKW_REMAP_MAYMOVE) &&
+			(r == -EEXIST || r == -ENOMEM);
+		if (r == -EEXIST && !moves)
 			r = -ENOMEM;
-		}
 		to = 0;
 	}
 	if (moves) {
