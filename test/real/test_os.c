@@ -40,14 +40,6 @@
 #define SECOND_NS ((uint64_t)1000000000)
 #define RIG_PAGES 32u
 
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-
 static struct mkw__os_mmu *pager_mmu, *inline_mmu;
 static struct mkw__os_mmu_caps caps;
 static size_t page;
@@ -602,7 +594,7 @@ static void test_frame_bytes(void **state)
 /* Offsets far out, and a range across two segments of the alias. */
 static void test_sparse(void **state)
 {
-#ifdef UNDER_TSAN
+#if TEST_TSAN
 	/* Its map of the address space has no room for more. */
 	const uint64_t far = (uint64_t)8 << 30;
 #else
