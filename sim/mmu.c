@@ -605,6 +605,14 @@ int mkw__os_frames_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
 	return 0;
 }
 
+void mkw__os_frames_save(struct mkw__os_frames *fr, uint64_t off, void *dst,
+			 size_t len)
+{
+	if (mkw__os_frames_read(fr, off, dst, len))
+		sim_violation("frames are saved to memory that is not the engine's, in task %s",
+			      sim_task_self()->name);
+}
+
 bool mkw__os_glance_open(void)
 {
 	return !sim_config()->transactions;

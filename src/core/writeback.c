@@ -184,7 +184,7 @@ static size_t snapshot(struct mkw__inode *in, uint64_t first, uint64_t end,
 	}
 	if (MKW__MUTANT(SNAPSHOT_UNLOCKED))
 		mkw__page_unlock_run(in, first, n, PG_WRITABLE);
-	mkw__os_frames_read(in->frames, first << e->page_shift, buf->mem,
+	mkw__os_frames_save(in->frames, first << e->page_shift, buf->mem,
 			    n << e->page_shift);
 	mkw__fill_zero_tail(in, first, n, buf->mem);
 	if (!MKW__MUTANT(SNAPSHOT_UNLOCKED))

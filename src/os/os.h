@@ -266,6 +266,14 @@ int mkw__os_frames_write(struct mkw__os_frames *fr, uint64_t off,
 			 const void *src, size_t len);
 void mkw__os_frames_zero(struct mkw__os_frames *fr, uint64_t off, size_t len);
 
+/*
+ * Copies frames of whole pages, which nobody stores to meanwhile, to memory of the
+ * engine's own, not by way of the alias: nothing has to be mapped for it, nor be
+ * unmapped when the frames go.
+ */
+void mkw__os_frames_save(struct mkw__os_frames *fr, uint64_t off, void *dst,
+			 size_t len);
+
 /* Drops the frames of whole pages, and every mapping of them. */
 int mkw__os_frames_drop(struct mkw__os_frames *fr, uint64_t off, uint64_t len);
 

@@ -622,6 +622,9 @@ static void test_sparse(void **state)
 		assert_int_equal(mkw__os_frames_read(r.fr, off, back, 2 * page),
 				 0);
 		assert_memory_equal(two, back, 2 * page);
+		memset(back, 0, 2 * page);
+		mkw__os_frames_save(r.fr, off, back, 2 * page);
+		assert_memory_equal(two, back, 2 * page);
 		mkw__os_frames_zero(r.fr, off + page - 4, 8);
 		assert_int_equal(mkw__os_frames_write(r.fr, off + page - 4,
 						      "12345678", 8),
@@ -1859,13 +1862,25 @@ static int child_main(const char *scenario)
 	const struct sigaction by_default = { .sa_handler = SIG_DFL };
 	const struct sigaction ignored = { .sa_handler = SIG_IGN };
 	struct mkw__os_frames *fr;
-	char word[8] = { 0 };
+	char word[8] = { 0 }, *two;
+	size_t done;
 
 	if (!strcmp(scenario, "panic"))
 		mkw__os_panic("%s %d", "text", 42);
 	if (!strcmp(scenario, "alias-read")) {
 		fr = child_frames();
 		mkw__os_frames_read(fr, 3 * page + 8, word, 8);
+	}
+	if (!strcmp(scenario, "save")) {
+		/* The page before is there, and is saved with it. */
+		two = mkw__os_reserve(2 * page);
+		fr = child_frames();
+		if (!mkw__os_frames_publish(fr, 2 * page, two, page, &done))
+			mkw__os_frames_save(fr, 2 * page, two, 2 * page);
+	}
+	if (!strcmp(scenario, "save-past-end")) {
+		fr = child_frames();
+		mkw__os_frames_save(fr, 9 * page, mkw__os_reserve(page), page);
 	}
 	if (!strcmp(scenario, "alias-zero")) {
 		fr = child_frames();
@@ -1924,6 +1939,10 @@ static void test_panics(void **state)
 	snprintf(offset, sizeof(offset), "read a frame that is not there, at "
 		 "offset 0x%zx", 3 * page + 8);
 	expect_killed("alias-read", SIGABRT, offset);
+	snprintf(offset, sizeof(offset), "read a frame that is not there, at "
+		 "offset 0x%zx", 3 * page);
+	expect_killed("save", SIGABRT, offset);
+	expect_killed("save-past-end", SIGABRT, "cannot read the frame");
 	snprintf(offset, sizeof(offset), "wrote a frame that is not there");
 	expect_killed("alias-zero", SIGABRT, offset);
 	snprintf(offset, sizeof(offset), "offset 0x%zx", 9 * page);

@@ -376,6 +376,54 @@ int mkw__os_frames_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
 	return err;
 }
 
+/* Whether a frame is there for the page at off. */
+static bool in_file(const struct mkw__os_frames *fr, uint64_t off)
+{
+	/* The descriptor's file position moves; nothing uses it. */
+	return lseek(fr->fd, (off_t)off, SEEK_DATA) == (off_t)off;
+}
+
+/* To the file a page without a frame is one of zeros. */
+static void check_there(struct mkw__os_frames *fr, uint64_t off, size_t len)
+{
+	size_t page = mkw__os_page_size(), n;
+	unsigned char there[64];
+
+	for (; len > 0; len -= n * page, off += n * page) {
+		size_t piece = len < sizeof(there) * page ?
+				       len : sizeof(there) * page;
+		char *addr = frame(fr, off, &piece);
+
+		n = piece / page;
+		/* One that is in swap is said to be absent, too. */
+		if (mincore(addr, piece, there))
+			memset(there, 0, n);
+		for (size_t i = 0; i < n; i++)
+			if (!(there[i] & 1) && !in_file(fr, off + i * page))
+				mkw__frames_check_stray((uintptr_t)addr + i * page,
+							false);
+	}
+}
+
+void mkw__os_frames_save(struct mkw__os_frames *fr, uint64_t off, void *dst,
+			 size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(fr->fd, mkw__os_at(dst, done), len - done,
+				  (off_t)(off + done));
+
+		if (n > 0)
+			done += (size_t)n;
+		else if (!n || errno != EINTR)
+			mkw__os_panic("cannot read the frame at offset 0x%llx: %s",
+				      (unsigned long long)(off + done),
+				      n ? strerror(errno) : "past the length");
+	}
+	check_there(fr, off, len);
+}
+
 int mkw__os_frames_write(struct mkw__os_frames *fr, uint64_t off,
 			 const void *src, size_t len)
 {
@@ -446,9 +494,6 @@ void mkw__os_frames_unmap(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
 
 bool mkw__os_frames_present(struct mkw__os_frames *fr, uint64_t off)
 {
-	/*
-	 * Not mincore(): a frame in swap is there too. The descriptor's file
-	 * position moves; nothing uses it.
-	 */
-	return lseek(fr->fd, (off_t)off, SEEK_DATA) == (off_t)off;
+	/* Not mincore(): a frame in swap is there too. */
+	return in_file(fr, off);
 }
