@@ -28,6 +28,7 @@ enum bench_target { BENCH_KERNEL, BENCH_ENGINE, BENCH_TARGETS };
 enum bench_kind {
 	BENCH_RANDOM_READ,	/* pages at random, most of them not cached */
 	BENCH_SEQ_SCAN,		/* pages in order, none of them cached */
+	BENCH_SEQ_SCAN_SMALL,	/* the same, the kernel's mapping by small pages */
 	BENCH_REFAULT,		/* cached pages that lost their mapping */
 	BENCH_RANDOM_STORE,	/* 8 bytes stored to pages at random, then a sync */
 	BENCH_CACHED_PREAD,	/* whole cached pages by a read call */

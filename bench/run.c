@@ -15,7 +15,11 @@
  *               without it it reads megabytes for each page, and that is no
  *               baseline to be proud of beating.
  * seq-scan      No warm-up, the file is not cached. Pages in order, from the
- *               start again at the end. The kernel is told MADV_SEQUENTIAL.
+ *               start again at the end. The kernel is told MADV_SEQUENTIAL, and
+ *               may map its large folios as huge pages.
+ * -small        The same. The kernel is told MADV_NOHUGEPAGE, too, so that it maps
+ *               page by page, as a userfaultfd does: what remains of the ratio is
+ *               not the size of the pages.
  * refault       A part of the file that fits the cache four times over, all of
  *               it touched first. Then laps: take the mapping away (the clock
  *               stops meanwhile), touch every page of the part once, in a
@@ -156,6 +160,15 @@ static int view_advise(struct view *v, int advice)
 	return err ? failed("mkw_advise", -err) : 0;
 }
 
+/* No huge pages in the kernel's mapping, as there are none in the engine's. */
+static int view_small(struct view *v)
+{
+	/* EINVAL: this kernel has none. */
+	return v->run->target == BENCH_KERNEL &&
+	       madvise(v->addr, v->len, MADV_NOHUGEPAGE) && errno != EINVAL ?
+		       failed("madvise(MADV_NOHUGEPAGE)", errno) : 0;
+}
+
 static int view_close(struct view *v)
 {
 	int err;
@@ -277,7 +290,8 @@ static int seq_scan(struct view *v, struct bench_result *res)
 	uint64_t pages = setup->file_bytes / setup->page_size;
 	uint64_t page = 0, begin, limit = setup->seconds * 1000000000ull;
 
-	if (view_advise(v, MADV_SEQUENTIAL))
+	if (view_advise(v, MADV_SEQUENTIAL) ||
+	    (v->run->kind == BENCH_SEQ_SCAN_SMALL && view_small(v)))
 		return -1;
 	begin = now_ns();
 	do {
@@ -357,6 +371,7 @@ static int (*const workloads[BENCH_KINDS])(struct view *v,
 					   struct bench_result *res) = {
 	[BENCH_RANDOM_READ] = random_touches,
 	[BENCH_SEQ_SCAN] = seq_scan,
+	[BENCH_SEQ_SCAN_SMALL] = seq_scan,
 	[BENCH_REFAULT] = refault,
 	[BENCH_RANDOM_STORE] = random_touches,
 	[BENCH_CACHED_PREAD] = cached_pread,
