@@ -131,14 +131,16 @@ static void ask(struct mkw__ra_stream *s, struct mkw__ra_req *req)
 				      UINT32_MAX;
 	uint32_t want = (uint32_t)mkw__min(s->window, room);
 
-	if ((s->step == 1 && want < RA_ASYNC) || s->reach >= want)
+	uint32_t half = (want + 1) / 2;
+
+	/*
+	 * By halves: less would be dribbles, and after more the next touch, of its
+	 * mark, would be too early to ask again, and the one after that a miss.
+	 */
+	if ((s->step == 1 && want < RA_ASYNC) || s->reach >= want ||
+	    want - s->reach < half)
 		return;
-	/* Not in dribbles: half of what is to lie ahead. */
-	req->count = want - s->reach;
-	if (req->count < (want + 1) / 2) {
-		req->count = 0;
-		return;
-	}
+	req->count = half;
 	req->step = s->step;
 	req->passing = distance(s->step) == 1;
 	req->marked = false;

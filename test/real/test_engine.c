@@ -1007,6 +1007,27 @@ static void test_readahead_in_order(void **state)
 	}
 }
 
+/* Who takes his time misses no page, once he is known. */
+static void test_readahead_stays_ahead(void **state)
+{
+	unsigned char *p, there = 0;
+	struct fixture f;
+
+	(void)state;
+	start_sized(&f, P(RA_FILE_PAGES), 64 << 20);
+	p = map(&f, P(RA_FILE_PAGES), PROT_READ, 0);
+	for (size_t i = 0; i < RA_FILE_PAGES; i++) {
+		/* For ever, where it is not read ahead. */
+		for (; i >= 64 && !there; sched_yield())
+			assert_int_equal(mkw_resident(f.file, P(i), 1, &there),
+					 0);
+		there = 0;
+		touch_page(p, i);
+	}
+	assert_int_equal(mkw_unmap(p, P(RA_FILE_PAGES)), 0);
+	finish(&f);
+}
+
 static void test_readahead_strided(void **state)
 {
 	struct mkw_stats st;
@@ -1444,7 +1465,8 @@ static void test_kernel_faults(void **state)
 	T(test_bytes_past_the_end), T(test_append), T(test_size_watched), \
 	T(test_budget), T(test_larger_than_cache), \
 	T(test_resident), T(test_sync_range), T(test_crowd_on_a_page), T(test_thousand_wakes), \
-	T(test_readahead_in_order), T(test_readahead_strided), \
+	T(test_readahead_in_order), T(test_readahead_stays_ahead), \
+	T(test_readahead_strided), \
 	T(test_readahead_advice), T(test_willneed_dontneed), \
 	T(test_open_twice), T(test_open_flags), T(test_bad_input)
 
