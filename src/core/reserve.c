@@ -449,25 +449,35 @@ static int give_back(struct mkw__inode *in, uint8_t *state, uint64_t base,
 	return r;
 }
 
-/* Allocates what is missing, with credit all of the window, in one step. */
+static bool lacks(const struct window *w, uint64_t idx)
+{
+	unsigned s = w->state[idx - w->lo];
+
+	return s == EMPTY || (s == PART && wanted(w, idx));
+}
+
+/*
+ * Allocates what is missing, with credit the window as far as it is known, in one
+ * step: what may have no blocks, and is PART for that, is not filled unasked.
+ */
 static int allocate(struct mkw__inode *in, struct window *w)
 {
 	unsigned shift = in->engine->page_shift;
-	uint64_t lo = w->hi, hi = w->lo;
+	uint64_t lo = w->first, hi = w->end;
 	int r;
 
 	for (uint64_t i = w->lo; i < w->hi; i++)
 		if (w->dirty[i - w->lo] && w->state[i - w->lo] == EMPTY &&
 		    !MKW__MUTANT(DIRTY_MADE_CREDIT))
 			w->state[i - w->lo] = PART;
-	for (uint64_t i = w->lo; i < w->hi; i++) {
-		unsigned s = w->state[i - w->lo];
-
-		if (s == EMPTY || (s == PART && wanted(w, i))) {
-			lo = mkw__min(lo, i);
-			hi = i + 1;
-		}
-	}
+	while (lo > w->lo && w->state[lo - 1 - w->lo] != PART)
+		lo--;
+	while (hi < w->hi && w->state[hi - w->lo] != PART)
+		hi++;
+	while (lo < hi && !lacks(w, lo))
+		lo++;
+	while (lo < hi && !lacks(w, hi - 1))
+		hi--;
 	if (lo >= hi)
 		return 0;
 	mkw__count(&in->engine->count.reservations, 1);

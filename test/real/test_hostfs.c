@@ -376,6 +376,33 @@ static void test_holes(void **state)
 	finish(&f, P(64));
 }
 
+static uint64_t blocks(const struct fixture *f)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(f->fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+/* What is known of some pages' blocks gives none to the pages between. */
+static void test_stores_between_holes(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	start(&f, P(64), P(64));
+	f.p[0] = 1;
+	for (int i = 2; i < 64; i += 6)
+		assert_int_equal(mkw_fallocate(f.file, FALLOC_FL_PUNCH_HOLE |
+						       FALLOC_FL_KEEP_SIZE,
+					       P(i), P(1)), 0);
+	f.p[P(8)] = 1;
+	assert_int_equal(mkw_sync(f.file), 0);
+	/* ext4 keeps one of extents, if there once were many. */
+	assert_in_range(blocks(&f), P(2), P(3));
+	finish(&f, P(64));
+}
+
 /* ---- times ---------------------------------------------------------------- */
 
 #define LONG_AGO 1000000000	/* seconds: 2001 */
@@ -452,6 +479,7 @@ int main(void)
 		T(test_contents),
 		T(test_contents_can_fail),
 		T(test_holes),
+		T(test_stores_between_holes),
 		T(test_times),
 	};
 	const char *dir = getenv("MKW_DIR");
