@@ -8,10 +8,11 @@
 #include "check/mix.h"
 
 /*
- * Do files in the directory have blocks for the pages that were written and no others? Not
- * on tmpfs, where a page that is loaded has one, nor where blocks are larger than pages.
+ * Has the target's file, all zeros till now and with `empty` bytes of blocks, blocks for
+ * the pages that were written and no others? Not for the kernel on tmpfs, where a page
+ * that is loaded has one, nor where blocks are larger than pages. Writes to the first page.
  */
-bool mkw__holes_certain(const char *dir);
+bool mkw__holes_certain(struct target *t, size_t page, int64_t empty);
 
 struct holes;
 /* NULL: no memory. All of a new file is a hole. */

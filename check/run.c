@@ -869,13 +869,24 @@ static int prepare(struct run *run)
 		!t->ops->truncate(t, (off_t)size) &&
 		!t->ops->fallocate(t, FALLOC_FL_INSERT_RANGE, 0, (off_t)page) &&
 		!t->ops->truncate(t, (off_t)size);
+	/* What was tried out may have left some. */
+	err = t->ops->truncate(t, 0);
+	if (!err)
+		err = t->ops->truncate(t, (off_t)size);
+	if (err) {
+		snprintf(run->res->error, sizeof(run->res->error),
+			 "cannot truncate the file: %s", strerror(-err));
+		return err;
+	}
 	if (t->ops->blocks)
 		run->blocks_empty = t->ops->blocks(t);
-	if (t->ops->blocks &&
-	    (t->ops->blocks_exact || mkw__holes_certain(cfg->dir))) {
+	if (t->ops->blocks && mkw__holes_certain(t, page, run->blocks_empty)) {
 		run->holes = mkw__holes_new(&run->layout);
 		if (!run->holes)
 			goto no_memory;
+	} else if (t->ops->blocks) {
+		note(run, "blocks of holes not judged: pages that nobody wrote "
+			  "have some here%s%s\n", "", "");
 	}
 	/* Half of it data, half a hole. */
 	rewrite(run, 0, run->layout.words / 2);
