@@ -70,6 +70,13 @@ void mkw__os_loop_destroy(struct mkw__os_loop *l)
 	loops_open--;
 }
 
+void mkw__os_loop_leave(struct mkw__os_loop *l)
+{
+	if (l->in_flight || l->watched)
+		sim_violation("a loop is left with %u I/Os in flight, watching %u mmus",
+			      l->in_flight, l->watched);
+}
+
 int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
 		       void (*before_read)(void *arg),
 		       void (*on_fault)(void *arg,

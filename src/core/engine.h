@@ -36,6 +36,8 @@
 #define MKW__PAGER_FAULTS 256u
 /* I/O buffers: each MKW__IO_PAGES long, touched as far as used. */
 #define MKW__BUFFERS 64u
+/* Event loops that are kept for the next sync. */
+#define MKW__IDLE_LOOPS 8u
 #define MKW__PAGE_WAIT_BUCKETS 16u
 /* Streams of sequential access that an inode's readahead follows. */
 #define MKW__RA_STREAMS 4u
@@ -63,6 +65,8 @@ struct mkw__pool {
 	unsigned bufs_free;		/* on that list */
 	struct mkw__buf buf[MKW__BUFFERS];
 	unsigned char *buf_mem;
+	unsigned idle_loops;		/* left by who synced: writeback.c */
+	struct mkw__os_loop *idle_loop[MKW__IDLE_LOOPS];
 	struct mkw__leaf_list free_leaves, active, inactive;
 	struct mkw__leaf *leaf_mem;
 	uint64_t leaves, leaves_made;	/* of leaf_mem: in all, ever used */

@@ -85,6 +85,8 @@ void mkw__pool_fini(struct mkw_engine *e)
 {
 	struct mkw__pool *p = &e->pool;
 
+	while (p->idle_loops)
+		mkw__os_loop_destroy(p->idle_loop[--p->idle_loops]);
 	if (p->leaf_mem)
 		mkw__os_unreserve(p->leaf_mem,
 				  p->leaves * sizeof(*p->leaf_mem));

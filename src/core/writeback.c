@@ -382,11 +382,43 @@ static void wait_writes(struct mkw__inode *in)
 	mkw__mutex_unlock(&in->tree);
 }
 
+/* A loop that somebody has left, or a new one. NULL: no descriptor left, say. */
+static struct mkw__os_loop *get_loop(struct mkw_engine *e)
+{
+	struct mkw__pool *p = &e->pool;
+	struct mkw__os_loop *l = NULL;
+
+	mkw__mutex_lock(&p->mutex);
+	if (p->idle_loops)
+		l = p->idle_loop[--p->idle_loops];
+	mkw__mutex_unlock(&p->mutex);
+	if (l || !mkw__os_loop_create(MKW__BUFFERS, &l))
+		return l;
+	return NULL;
+}
+
+static void put_loop(struct mkw_engine *e, struct mkw__os_loop *l)
+{
+	struct mkw__pool *p = &e->pool;
+	bool kept;
+
+	mkw__os_loop_leave(l);
+	mkw__mutex_lock(&p->mutex);
+	kept = p->idle_loops < MKW__IDLE_LOOPS;
+	if (kept)
+		p->idle_loop[p->idle_loops++] = l;
+	mkw__mutex_unlock(&p->mutex);
+	if (!kept)
+		mkw__os_loop_destroy(l);
+}
+
 static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
 		       bool locked, bool frozen)
 {
 	struct mkw_engine *e = in->engine;
+	/* Without a loop: one write after the other. */
 	struct mkw__wb wb = { .engine = e,
+			      .loop = get_loop(e),
 			      .may_block = true,
 			      .locked = locked,
 			      .frozen = frozen,
@@ -394,16 +426,13 @@ static int write_pages(struct mkw__inode *in, uint64_t first, uint64_t end,
 	uint64_t seq;
 	int r;
 
-	/* No descriptor left, say: one write after the other, then. */
-	if (mkw__os_loop_create(MKW__BUFFERS, &wb.loop))
-		wb.loop = NULL;
 	mkw__mutex_lock(&in->tree);
 	seq = in->write_errors;
 	mkw__mutex_unlock(&in->tree);
 	mkw__wb_range(&wb, in, first, end);
 	mkw__wb_drain(&wb);
 	if (wb.loop)
-		mkw__os_loop_destroy(wb.loop);
+		put_loop(e, wb.loop);
 
 	if (!MKW__MUTANT(SYNC_WAITS_FOR_OWN))
 		wait_writes(in);

@@ -396,6 +396,12 @@ int mkw__os_loop_create(unsigned depth, struct mkw__os_loop **out);
 void mkw__os_loop_destroy(struct mkw__os_loop *l);
 
 /*
+ * The task that waits in the loop, which has no mmu, is through with it: nothing is in
+ * flight, or queued. Another may be the one that waits from now on.
+ */
+void mkw__os_loop_leave(struct mkw__os_loop *l);
+
+/*
  * Adds the fault messages of mmu: on_fault runs in mkw__os_loop_wait(), once
  * for each. before_read (or NULL) runs before messages are taken from the
  * kernel: those that follow, until it runs again, were taken after it. _pause()

@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -959,6 +960,29 @@ static void test_resident(void **state)
 	finish(&f);
 }
 
+/* A sync leaves nothing behind that would end a later wait of its thread. */
+static void test_sync_interrupts_nothing(void **state)
+{
+	int fd = epoll_create1(EPOLL_CLOEXEC), interrupted = 0;
+	struct epoll_event event;
+	struct fixture f;
+	unsigned char *p;
+
+	(void)state;
+	start(&f, P(64));
+	p = map(&f, P(64), PROT_READ | PROT_WRITE, 0);
+	for (int i = 0; i < 50; i++) {
+		p[P(i)] = (unsigned char)i;
+		assert_int_equal(mkw_sync(f.file), 0);
+		interrupted += epoll_wait(fd, &event, 1, 2) < 0;
+	}
+	/* The kernel's workers, where it needs some for a write, begin with one. */
+	assert_in_range(interrupted, 0, 5);
+	close(fd);
+	assert_int_equal(mkw_unmap(p, P(64)), 0);
+	finish(&f);
+}
+
 /* ---- readahead -------------------------------------------------------- */
 
 #define RA_FILE_PAGES 4096
@@ -1464,7 +1488,8 @@ static void test_kernel_faults(void **state)
 	T(test_nowait), T(test_punch), T(test_zero_range), T(test_allocate), \
 	T(test_bytes_past_the_end), T(test_append), T(test_size_watched), \
 	T(test_budget), T(test_larger_than_cache), \
-	T(test_resident), T(test_sync_range), T(test_crowd_on_a_page), T(test_thousand_wakes), \
+	T(test_resident), T(test_sync_range), T(test_sync_interrupts_nothing), \
+	T(test_crowd_on_a_page), T(test_thousand_wakes), \
 	T(test_readahead_in_order), T(test_readahead_stays_ahead), \
 	T(test_readahead_strided), \
 	T(test_readahead_advice), T(test_willneed_dontneed), \

@@ -27,6 +27,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -1533,6 +1535,85 @@ static void test_loop_io(void **state)
 	mkw__os_loop_destroy(l);
 }
 
+struct leaving {
+	struct mkw__os_loop *l;
+	struct mkw__os_event left;
+	int fd;			/* to read from */
+	int end;		/* an eventfd */
+	int woken;		/* what epoll_wait() returned */
+	int error;
+};
+
+/* Reads by the loop, with a kick that is not seen before it is left. */
+static void use_and_leave(struct leaving *v)
+{
+	struct transfer t;
+	char byte;
+
+	transfer_init(&t, v->fd, false, 0, &byte, 1);
+	mkw__os_loop_rw(v->l, &t.io);
+	while (!t.dones)
+		mkw__os_loop_wait(v->l, UINT64_MAX);
+	mkw__os_loop_kick(v->l);
+	mkw__os_loop_leave(v->l);
+}
+
+static void leave_and_sleep(void *arg)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	struct leaving *v = arg;
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	use_and_leave(v);
+	if (!epoll_ctl(fd, EPOLL_CTL_ADD, v->end, &event)) {
+		mkw__os_event_set(&v->left);
+		v->woken = epoll_wait(fd, &event, 1, -1);
+		v->error = errno;
+	}
+	close(fd);
+}
+
+/* Who has left a loop sleeps undisturbed while others use it; it may be gone, too. */
+static void test_loop_leave(void **state)
+{
+	struct leaving v = { .l = loop_open(state, 1),
+			     .fd = memfd_create("test", MFD_CLOEXEC),
+			     .end = eventfd(0, EFD_CLOEXEC) };
+	static const uint64_t one = 1;
+	struct mkw__os_thread *sleeper, *kicker;
+	struct kicking k = { .l = v.l, .kicks = 1 };
+	uint64_t got;
+
+	assert_true(v.fd >= 0 && v.end >= 0);
+	assert_int_equal(ftruncate(v.fd, 8), 0);
+	for (unsigned round = 1; round <= 20; round++) {
+		v.woken = 0;
+		assert_int_equal(mkw__os_thread_start(&sleeper, "sleeper",
+						      leave_and_sleep, &v),
+				 0);
+		mkw__os_event_wait(&v.left);
+		mkw__os_event_reset(&v.left);
+		use_and_leave(&v);
+		/* A kick finds the one that waits now. */
+		assert_int_equal(mkw__os_thread_start(&kicker, "kick",
+						      kick_often, &k),
+				 0);
+		while (atomic_load(&k.count) < round)
+			mkw__os_loop_wait(v.l, UINT64_MAX);
+		mkw__os_thread_join(kicker);
+		mkw__os_loop_leave(v.l);
+		assert_int_equal(write(v.end, &one, sizeof(one)), 8);
+		mkw__os_thread_join(sleeper);
+		if (v.woken != 1)
+			fail_msg("epoll_wait() gave %d, %s", v.woken,
+				 strerror(v.error));
+		assert_int_equal(read(v.end, &got, sizeof(got)), 8);
+	}
+	close(v.end);
+	close(v.fd);
+	mkw__os_loop_destroy(v.l);
+}
+
 /* A rig whose loop is of the kind under test. */
 static void rig_open_loop(struct rig *r, void **state)
 {
@@ -2011,6 +2092,7 @@ int main(int argc, char **argv)
 		BOTH(test_loop_time),
 		BOTH(test_loop_kick),
 		BOTH(test_loop_io),
+		BOTH(test_loop_leave),
 		BOTH(test_loop_pause),
 		BOTH(test_loop_before_read),
 		BOTH(test_loop_faults),

@@ -17,9 +17,15 @@
  * transfers itself, one after the other, and sleeps in ppoll(): slower, the
  * same to everybody else.
  *
- * Who may call what: wait(), pause() and watch() belong to one task, the owner,
- * which is the one that calls wait() first. rw(), post() and kick() may be
- * called by any task; rw() and post() by another than the owner kick.
+ * Who may call what: wait(), pause(), watch() and leave() belong to one task, the
+ * owner, which is the one that calls wait() first, or first after a leave(). rw(),
+ * post() and kick() may be called by any task; rw() and post() by another than the
+ * owner kick.
+ *
+ * Leaving. To close a ring interrupts every task that has used it, some time after: its
+ * next epoll_wait(2) fails with EINTR, though no signal came. So application threads
+ * get loops that others have left, and no ring is closed before its engine. A request
+ * completes in the task that submitted it, so the poll of the eventfd goes with its task.
  *
  * Polls. A multishot poll posts a completion for each wake-up of its file, so
  * the eventfd needs no draining; and a read of messages that returned fewer
@@ -62,7 +68,7 @@
 #define MESSAGES 32
 
 /* Values of a completion's user_data that are no pointer. */
-enum { TAG_UFFD = 1, TAG_KICK = 2 };
+enum { TAG_UFFD = 1, TAG_KICK = 2, TAG_REMOVE = 3 };
 
 struct entry {
 	struct mkw__os_io *io;
@@ -198,14 +204,15 @@ static void kick_seen(struct mkw__os_loop *l)
 
 /*
  * Called in the owner's first wait(): with SINGLE_ISSUER the task that makes
- * the ring is the only one that may use it, and a loop that never has to wait
- * needs none.
+ * the ring is the only one that may use it (one that receives messages is not left),
+ * and a loop that never has to wait needs none.
  */
 static bool ring_open(struct mkw__os_loop *l)
 {
 	struct io_uring_params best = {
-		.flags = IORING_SETUP_SINGLE_ISSUER |
-			 IORING_SETUP_DEFER_TASKRUN,
+		.flags = l->mmu ? IORING_SETUP_SINGLE_ISSUER |
+					  IORING_SETUP_DEFER_TASKRUN :
+				  IORING_SETUP_COOP_TASKRUN,
 	};
 	struct io_uring_params plain = { 0 };
 	unsigned entries = l->depth + 2;
@@ -307,6 +314,8 @@ static void ring_complete(struct mkw__os_loop *l,
 		kick_seen(l);
 		l->kick_armed = cqe->flags & IORING_CQE_F_MORE;
 		break;
+	case TAG_REMOVE:
+		break;
 	default:
 		io = io_uring_cqe_get_data(cqe);
 		io->raw(l, io, cqe->res);
@@ -348,6 +357,21 @@ static void ring_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 		io_uring_cqe_seen(&l->ring, cqe);
 		ring_complete(l, &copy);
 	}
+}
+
+/* No request of this task stays in the ring. */
+static void ring_leave(struct mkw__os_loop *l)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!l->kick_armed)
+		return;
+	sqe = ring_sqe(l);
+	io_uring_prep_poll_remove(sqe, TAG_KICK);
+	io_uring_sqe_set_data64(sqe, TAG_REMOVE);
+	/* The poll's own end says when it is gone, whatever the removal says. */
+	while (l->kick_armed)
+		ring_wait(l, UINT64_MAX);
 }
 
 /* ---- without a ring --------------------------------------------------- */
@@ -466,6 +490,13 @@ void mkw__os_loop_destroy(struct mkw__os_loop *l)
 	close(l->kick_fd);
 	free(l->queue);
 	free(l);
+}
+
+void mkw__os_loop_leave(struct mkw__os_loop *l)
+{
+	if (l->uring)
+		ring_leave(l);
+	atomic_store_explicit(&l->owner, NULL, memory_order_relaxed);
 }
 
 int mkw__os_loop_watch(struct mkw__os_loop *l, struct mkw__os_mmu *mmu,
