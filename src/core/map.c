@@ -19,6 +19,7 @@ static struct {
 	RB_HEAD(map_tree, mkw__map) maps;
 	/* Out of the table, and being unmapped: not for others yet. */
 	TAILQ_HEAD(, mkw__map) going;
+	struct mkw__waiters gone;	/* who waits for those */
 	_Atomic uint64_t made;		/* raised while a mapping is made */
 } process = {
 	.gate = { .held = TAILQ_HEAD_INITIALIZER(process.gate.held),
@@ -29,6 +30,7 @@ static struct {
 		   .rank = MKW__RANK_MAP_TABLE },
 	.maps = RB_INITIALIZER(&process.maps),
 	.going = TAILQ_HEAD_INITIALIZER(process.going),
+	.gone = TAILQ_HEAD_INITIALIZER(process.gone),
 };
 
 static int map_cmp(const struct mkw__map *a, const struct mkw__map *b)
@@ -46,6 +48,7 @@ void mkw__map_reset(void)
 	mkw__range_init(&process.table, MKW__RANK_MAP_TABLE);
 	RB_INIT(&process.maps);
 	TAILQ_INIT(&process.going);
+	TAILQ_INIT(&process.gone);
 	/* Nobody is making one; and what anybody saw before is not to be believed. */
 	atomic_store_explicit(&process.made,
 			      (atomic_load_explicit(&process.made,
@@ -93,15 +96,15 @@ static bool overlaps(uintptr_t addr, size_t len)
 	return len && m && m->addr < addr + len;
 }
 
-/* Is any of it a mapping of ours, also one that is being unmapped? Table held. */
-static bool is_ours(uintptr_t addr, size_t len)
+/* Is any of it being unmapped? Table held. */
+static bool is_going(uintptr_t addr, size_t len)
 {
 	struct mkw__map *m;
 
 	TAILQ_FOREACH(m, &process.going, going)
 		if (m->addr < addr + len && addr < m->addr + m->len)
 			return true;
-	return overlaps(addr, len);
+	return false;
 }
 
 uintptr_t mkw__map_addr(const struct mkw__map *m, uint64_t idx)
@@ -245,6 +248,31 @@ static int enable(const struct mkw__map *m)
 }
 
 /*
+ * Is the room what MKW_MAP_FIXED may replace? What is being unmapped is waited for: the
+ * kernel may be done with it, and have given the room to the caller; or it would take what
+ * is mapped there next. Gate held, which nobody who unmaps waits for.
+ */
+static int make_way(uintptr_t addr, size_t len)
+{
+	struct mkw__range_req table;
+	struct mkw__sleeper s;
+	bool ours, wait;
+
+	do {
+		mkw__sleeper_init(&s);
+		table_lock_exclusive(&table);
+		ours = overlaps(addr, len);
+		wait = !ours && is_going(addr, len);
+		if (wait)
+			TAILQ_INSERT_TAIL(&process.gone, &s.waiter, link);
+		mkw__map_table_unlock(&table);
+		if (wait)
+			mkw__sleeper_wait(&s);
+	} while (wait);
+	return ours ? -EBUSY : 0;
+}
+
+/*
  * Maps *m, which says all but where, and uses its inode; gate held. 0: it is in the table,
  * where anybody may take it out and free it, and was at *addr.
  */
@@ -252,16 +280,15 @@ static int put(struct mkw__map *m, uintptr_t hint, unsigned flags, uintptr_t *ad
 {
 	struct mkw__range_req table;
 	unsigned os_flags = 0;
-	int r;
+	int r = 0;
 
 	if (flags & MKW_MAP_FIXED)
 		os_flags = MKW__MAP_FIXED;
 	else if (flags & MKW_MAP_FIXED_NOREPLACE)
 		os_flags = MKW__MAP_FIXED_NOREPLACE;
 	/* Only this task adds mappings now, so this stays true. */
-	mkw__map_table_lock(&table);
-	r = (flags & MKW_MAP_FIXED) && is_ours(hint, m->len) ? -EBUSY : 0;
-	mkw__map_table_unlock(&table);
+	if (flags & MKW_MAP_FIXED)
+		r = make_way(hint, m->len);
 	if (!r)
 		r = mkw__os_map(m->mmu, m->inode->frames, hint, m->len, os_flags,
 				m->off, &m->addr);
@@ -376,6 +403,8 @@ static bool is_pinned(uintptr_t addr, uintptr_t end)
  */
 static int unmap_taken(struct mkw__map_list *taken)
 {
+	struct mkw__map_list unmapped = TAILQ_HEAD_INITIALIZER(unmapped);
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
 	struct mkw__range_req table;
 	struct mkw__map *m;
 	int r = 0, err;
@@ -394,12 +423,20 @@ static int unmap_taken(struct mkw__map_list *taken)
 		}
 		/* Who faults until it is gone; or waits for a thaw, which has not seen it. */
 		mkw__os_wake(m->mmu, m->addr, m->len);
+		TAILQ_CONCAT(&woken, &process.gone, link);
 		mkw__map_table_unlock(&table);
+		mkw__waiters_wake(&woken);
 		/* Else it is anybody's to unmap, and to free. */
-		if (!err) {
-			err = mkw__inode_unuse(m->inode);
-			mkw__os_free(m);
-		}
+		if (!err)
+			TAILQ_INSERT_TAIL(&unmapped, m, of_inode);
+		if (!r)
+			r = err;
+	}
+	/* May take its time, and nobody is to wait for it. */
+	while ((m = TAILQ_FIRST(&unmapped))) {
+		TAILQ_REMOVE(&unmapped, m, of_inode);
+		err = mkw__inode_unuse(m->inode);
+		mkw__os_free(m);
 		if (!r)
 			r = err;
 	}

@@ -478,6 +478,7 @@ static void unmapped_at_once(void **state)
 }
 
 #define MANY 64u
+#define REUSES 2000u
 
 static void *map_when_free(void *at)
 {
@@ -515,6 +516,47 @@ static void mapped_while_it_goes(void **state)
 	}
 }
 
+/* Another thread's mappings come and go, wherever there is room. */
+static void *map_anywhere(void *arg)
+{
+	void *p;
+
+	(void)arg;
+	while (!atomic_load(&stop))
+		if (mkw_map(file, NULL, P(1), RW, 0, 0, &p) ||
+		    mkw_unmap(p, P(1)))
+			return (void *)"a mapping that fails";
+	return NULL;
+}
+
+/*
+ * Room that the kernel gave away is the caller's, also where a mapping was that another
+ * thread's mkw_unmap() has not quite done with.
+ */
+static void mapped_where_it_has_gone(void **state)
+{
+	pthread_t other;
+	void *r, *at;
+
+	(void)state;
+	atomic_store(&stop, false);
+	assert_int_equal(pthread_create(&other, NULL, map_anywhere, NULL), 0);
+	for (unsigned i = 0; i < REUSES; i++) {
+		/* A race detector would take mmap() for a write. */
+		long got = syscall(SYS_mmap, NULL, P(1), PROT_NONE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, (off_t)0);
+
+		assert_true(got > 0);
+		at = (void *)got;
+		assert_int_equal(mkw_map(file, at, P(1), RW, MKW_MAP_FIXED, 0,
+					 &r), 0);
+		assert_int_equal(mkw_unmap(at, P(1)), 0);
+	}
+	atomic_store(&stop, true);
+	pthread_join(other, &r);
+	assert_null(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -530,6 +572,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(unmapped_at_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(mapped_while_it_goes, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(mapped_where_it_has_gone,
+						set_up, tear_down),
 	};
 	int failed = 0;
 
