@@ -96,7 +96,7 @@ struct target {
 #define WAY_COPY 0x10u		/* copy_file_range() from or to another file */
 #define WAY_DONTCACHE 0x20u	/* RWF_DONTCACHE: dropped from the cache at once */
 #define WAY_OWN 0x40u		/* a load or store by the thread's own mapping */
-#define WAY_PIN 0x80u		/* by direct I/O of another file, on pinned memory */
+#define WAY_PIN 0x80u		/* by direct I/O of another file, by pinned memory */
 
 /* What others do to a file's cache and mappings. */
 enum disturb {
@@ -164,10 +164,16 @@ struct target_ops {
 		     void *to, void **at);
 	int (*protect)(struct target *t, void *at, size_t len, int prot);
 	/*
-	 * WAY_PIN: len bytes of map, from off, are pinned, and the kernel reads them from
-	 * another file, where buf went before, or (store false) writes them to it, from where
-	 * they come to buf. Each thread has a slot. -EACCES: an access is denied.
-	 * -ENXIO: not inside of the file. -ENOBUFS: too many pins.
+	 * WAY_PIN, all three or none. len bytes of map, from off, are pinned, for stores, too,
+	 * or for loads alone; until unpin(). Each thread has a slot, of one pin. -EACCES: an
+	 * access is denied. -ENXIO: not inside of the file. -ENOBUFS: too many pins.
+	 */
+	int (*pin)(struct target *t, size_t len, off_t off, bool store,
+		   unsigned slot);
+	void (*unpin)(struct target *t, unsigned slot);
+	/*
+	 * The kernel reads such bytes from another file, where buf went before, or (store
+	 * false) writes them to it, from where they come to buf.
 	 */
 	ssize_t (*pinned)(struct target *t, bool store, void *buf, size_t len,
 			  off_t off, unsigned slot);

@@ -59,14 +59,26 @@ ssize_t mkw__check_pinned(struct worker *w, const struct step *s)
 {
 	struct target *t = w->target;
 	uint64_t ended = atomic_load(&t->denials_ended);
-	ssize_t n = t->ops->pinned(t, s->kind == OP_STORE, w->buf,
-				   s->words * WORD, (off_t)(s->word * WORD),
-				   w->log.thread);
+	unsigned slot = w->log.thread;
+	ssize_t n = 0;
 
+	if (s->pin.words) {
+		n = t->ops->pin(t, s->pin.words * WORD,
+				(off_t)(s->pin.word * WORD), s->pin.store, slot);
+		w->pinned = !n;
+	}
 	if (n == -ENOBUFS ||
-	    (n == -ENXIO && s->word + s->words > w->layout->body) ||
+	    (n == -ENXIO && s->pin.word + s->pin.words > w->layout->body) ||
 	    (n == -EACCES && atomic_load(&t->denials_begun) != ended))
 		return -EAGAIN;
+	if (n)
+		return n;
+	n = t->ops->pinned(t, s->kind == OP_STORE, w->buf, s->words * WORD,
+			   (off_t)(s->word * WORD), slot);
+	if (n < 0 || s->unpin) {
+		t->ops->unpin(t, slot);
+		w->pinned = false;
+	}
 	return n;
 }
 

@@ -20,6 +20,8 @@
  *   mappings     mappings of their own, which threads move, resize and protect, while others
  *                punch, truncate and write the file; the common one protected in part,
  *                and, the engine's, pinned for direct I/O of another file
+ *   pins         stores to, and loads from, memory that stays pinned for a few of them
+ *                (the engine's), while others punch, write directly, sync, drop caches
  *   whole        long writes, and loads in a row: where what is written is to show at
  *                once (MKW_ATOMIC_WRITES)
  *   wide         everything, all over the file, which is larger than the smallest
@@ -39,7 +41,11 @@
 /* Of a thread's own mapping. */
 #define OWN_PAGES_MAX 16u
 /* An engine may have a quarter of its cache pinned. */
-#define PIN_WORDS_MAX (16u * 1024 / WORD)
+#define PIN_WORDS_MAX (8u * 1024 / WORD)
+/* By one pin. */
+#define PIN_RECS 8u
+_Static_assert(PIN_RECS <= STEP_RECS && PIN_RECS * PIN_WORDS_MAX <= OP_WORDS_MAX,
+	       "what a log has room for");
 
 struct profile {
 	const char *name;
@@ -160,14 +166,26 @@ static const struct profile profiles[] = {
 			[OP_SYNC] = 1, [OP_DISTURB] = 3, [OP_REMAP] = 20,
 		},
 	},
+	{
+		.name = "pins",
+		.pages = 12,
+		.pins = 60,
+		.weights = {
+			[OP_LOAD] = 20, [OP_STORE] = 20,
+			[OP_READ] = 10, [OP_WRITE] = 4,
+			[OP_DIRECT_READ] = 4, [OP_DIRECT_WRITE] = 4,
+			[OP_PUNCH] = 4, [OP_ZERO] = 2, [OP_SYNC] = 8,
+			[OP_DISTURB] = 40,
+		},
+	},
 };
 #define PROFILES (sizeof(profiles) / sizeof(profiles[0]))
 
 const struct profile *mkw__check_profile(unsigned epoch, bool atomic)
 {
-	static const uint8_t rota[][14] = {
-		{ 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 8 },
-		{ 7, 1, 0, 2, 7, 3, 0, 4, 7, 5, 0, 6, 7, 8 },
+	static const uint8_t rota[][16] = {
+		{ 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 8, 0, 9 },
+		{ 7, 1, 0, 2, 7, 3, 0, 4, 7, 5, 0, 6, 7, 8, 0, 9 },
 	};
 
 	return &profiles[rota[atomic][epoch % sizeof(rota[0])]];
@@ -381,6 +399,35 @@ static enum disturb choose_disturb(struct worker *w)
 	return what;
 }
 
+/*
+ * Memory is pinned, loaded and stored to by the kernel a few times, each an operation, and
+ * unpinned. Two are needed to show that it did not stay what it was.
+ */
+static void step_pinned(struct worker *w, enum op_kind kind, uint32_t word,
+			uint32_t unit, unsigned phase)
+{
+	struct step s = { .way = WAY_PIN, .kind = kind };
+	uint32_t words = 1 + below(w, PIN_WORDS_MAX - 2 * unit), units, at;
+	unsigned n = 1 + below(w, PIN_RECS);
+	bool store = kind == OP_STORE;
+
+	fit(w->layout, unit, &word, &words);
+	s.pin.word = word;
+	s.pin.words = words;
+	s.pin.store = store;
+	units = words / unit;
+	for (unsigned i = 1; i == 1 || (i <= n && w->pinned); i++) {
+		at = below(w, units);
+		s.word = word + at * unit;
+		s.words = (1 + below(w, units - at)) * unit;
+		s.unpin = i == n;
+		mkw__check_do(w, &s, phase);
+		s.pin.words = 0;
+		s.kind = store && below(w, 2) ? OP_STORE : OP_LOAD;
+		mkw__check_pause(w);
+	}
+}
+
 /* A load or store by the thread's own mapping, or by direct I/O of another file. */
 static void step_mapped(struct worker *w, const struct profile *p,
 			enum op_kind kind, uint32_t word, unsigned phase)
@@ -392,10 +439,10 @@ static void step_mapped(struct worker *w, const struct profile *p,
 		unit = (uint32_t)(w->target->direct_align / WORD);
 	if (dice < p->pins && w->target->ops->pinned &&
 	    2 * unit < PIN_WORDS_MAX) {
-		s.way = WAY_PIN;
-		s.words = 1 + below(w, PIN_WORDS_MAX - 2 * unit);
-		fit(w->layout, unit, &s.word, &s.words);
-	} else if (dice - p->pins < p->other_maps && w->own.at) {
+		step_pinned(w, kind, word, unit, phase);
+		return;
+	}
+	if (dice - p->pins < p->other_maps && w->own.at) {
 		s.way = WAY_OWN;
 		s.word = tracked(phase, w->own.word + below(w, w->own.words));
 	} else {

@@ -44,6 +44,7 @@ struct worker {
 	uint64_t rng;
 	uint32_t shifts;	/* done in this epoch */
 	struct own own;
+	bool pinned;		/* it has a pin */
 	uint64_t *buf;		/* OP_WORDS_MAX words, aligned for direct I/O */
 	struct late *late;	/* whose buffer it is then, by log.thread; or NULL */
 	uint32_t delay_ns;	/* the longest; 0: none */
@@ -80,6 +81,12 @@ struct step {
 	 * words is the length to come. way is the number of an access, below CHECK_PROTS.
 	 */
 	enum remap change;
+	/* WAY_PIN: what is pinned before it; no words: nothing is. And is it unpinned after? */
+	struct {
+		uint32_t word, words;
+		bool store;
+	} pin;
+	bool unpin;
 };
 
 /* One operation, recorded. perform.c. */
@@ -98,8 +105,8 @@ int mkw__check_unmap_own(struct worker *w);
 /* Does the mapping by which the step goes forbid it? */
 bool mkw__check_denied(const struct worker *w, const struct step *s);
 /*
- * A load or store by pinned memory. A count or a negative errno; -EAGAIN: it was refused
- * for a reason.
+ * A load or store by pinned memory. A count or a negative errno; -EAGAIN: the pin was refused
+ * for a reason. After an error there is no pin.
  */
 ssize_t mkw__check_pinned(struct worker *w, const struct step *s);
 /* One word of a load or store, by the mapping that it goes by: as mkw__check_mapped(). */

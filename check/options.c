@@ -286,9 +286,9 @@ static const struct option_def defs[] = {
 	  "kernel or engine", true },
 	{ "seconds", "N", "of random concurrency for each target [20]",
 	  take_seconds, "a number above 0", false },
-	{ "profile", "NAME", "dio-vs-mmap, hot, mappings, punch, shift, truncate, ways, whole, wide [all]",
-	  take_profile, "dio-vs-mmap, hot, mappings, punch, shift, truncate, ways, whole, wide "
-	  "or all",
+	{ "profile", "NAME", "dio-vs-mmap, hot, mappings, pins, punch, shift, truncate, ways, whole, wide [all]",
+	  take_profile, "dio-vs-mmap, hot, mappings, pins, punch, shift, truncate, ways, whole, "
+	  "wide or all",
 	  false },
 	{ "file-size", "BYTES", "of the file that is hammered; K, M [2M]",
 	  take_file_size, "a number of bytes from 1M to 128M, whole pages", false },

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +23,21 @@
 #define WRITEBACK_AGE_MS 20
 #define SLOT_BYTES (64 * 1024)
 
+/* Of a thread, for its pin. */
+struct slot {
+	struct io_uring ring;
+	bool ring_up;
+	bool registered;	/* what is pinned is a buffer of the ring, too */
+	struct mkw_pin *pin;
+};
+
 struct engine {
 	struct mkw_engine *engine;
 	struct mkw_file *file;
 	int fd;			/* of the file, to open it again by */
 	int other;		/* a file beside it, for pinned memory; a slot a thread */
+	unsigned n_slots;
+	struct slot *slots;
 	unsigned map_flags;
 	void *map;
 	size_t len;
@@ -48,6 +59,10 @@ static void engine_close(struct target *t)
 		close(e->fd);
 	if (e->other >= 0)
 		close(e->other);
+	for (unsigned i = 0; e->slots && i < e->n_slots; i++)
+		if (e->slots[i].ring_up)
+			io_uring_queue_exit(&e->slots[i].ring);
+	free(e->slots);
 	free(e);
 	t->priv = NULL;
 }
@@ -87,6 +102,26 @@ static int open_other(const char *dir, unsigned threads)
 		return -errno;
 	}
 	return fd;
+}
+
+/* 0 or -ENOMEM. Who has no ring has calls that pin for themselves. */
+static int make_slots(struct target *t, struct engine *e, unsigned n)
+{
+	int err = 0;
+
+	e->slots = calloc(n, sizeof(*e->slots));
+	if (!e->slots)
+		return -ENOMEM;
+	e->n_slots = n;
+	for (unsigned i = 0; i < n && !err; i++) {
+		err = io_uring_queue_init(1, &e->slots[i].ring, 0);
+		e->slots[i].ring_up = !err;
+	}
+	if (err)
+		snprintf(t->note, sizeof(t->note),
+			 "registered buffers skipped, pinned memory is used by "
+			 "pread and pwrite alone: io_uring: %s", strerror(-err));
+	return 0;
 }
 
 static int engine_open(struct target *t, const struct check_config *cfg,
@@ -133,6 +168,9 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 		err = e->other;
 		goto explain;
 	}
+	err = make_slots(t, e, cfg->threads);
+	if (err)
+		goto explain;
 	what = "open its file";
 	err = mkw_file_open(e->engine, path, O_RDWR | O_CLOEXEC |
 			    (cfg->atomic_writes ? MKW_ATOMIC_WRITES : 0), 0,
@@ -288,27 +326,82 @@ static int engine_protect(struct target *t, void *at, size_t len, int prot)
 	return mkw_protect(at, len, prot);
 }
 
+/*
+ * The memory becomes a registered buffer besides, where that can be had: the kernel looks
+ * its pages up once, here, and never again.
+ */
+static int engine_pin(struct target *t, size_t len, off_t off, bool store,
+		      unsigned slot)
+{
+	struct engine *e = t->priv;
+	struct slot *s = &e->slots[slot];
+	struct iovec mem = { (char *)e->map + off, len };
+	int err = mkw_pin(mem.iov_base, len,
+			  store ? MKW_PIN_WRITE : MKW_PIN_READ, &s->pin);
+
+	if (!err)
+		s->registered = s->ring_up &&
+				!io_uring_register_buffers(&s->ring, &mem, 1);
+	return err;
+}
+
+static void engine_unpin(struct target *t, unsigned slot)
+{
+	struct engine *e = t->priv;
+	struct slot *s = &e->slots[slot];
+
+	if (s->registered)
+		io_uring_unregister_buffers(&s->ring);
+	s->registered = false;
+	mkw_unpin(s->pin);
+}
+
+static ssize_t by_ring(struct slot *s, bool store, int fd, void *mem,
+		       size_t len, off_t at)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&s->ring);
+	struct io_uring_cqe *cqe;
+	ssize_t n;
+	int err;
+
+	if (store)
+		io_uring_prep_read_fixed(sqe, fd, mem, (unsigned)len,
+					 (__u64)at, 0);
+	else
+		io_uring_prep_write_fixed(sqe, fd, mem, (unsigned)len,
+					  (__u64)at, 0);
+	do
+		err = io_uring_submit_and_wait(&s->ring, 1);
+	while (err == -EINTR);
+	if (err >= 0)
+		err = io_uring_wait_cqe(&s->ring, &cqe);
+	if (err < 0)
+		return err;
+	n = cqe->res;
+	io_uring_cqe_seen(&s->ring, cqe);
+	return n;
+}
+
 static ssize_t engine_pinned(struct target *t, bool store, void *buf, size_t len,
 			     off_t off, unsigned slot)
 {
 	struct engine *e = t->priv;
+	struct slot *s = &e->slots[slot];
 	off_t at = (off_t)slot * SLOT_BYTES;
 	char *mem = (char *)e->map + off;
-	struct mkw_pin *pin;
 	ssize_t n;
-	int err;
 
 	if (store && pwrite(e->other, buf, len, at) != (ssize_t)len)
 		return -EIO;
-	err = mkw_pin(mem, len, store ? MKW_PIN_WRITE : MKW_PIN_READ, &pin);
-	if (err)
-		return err;
 	/* A race detector would see the races that are wanted. */
-	n = store ? syscall(SYS_pread64, e->other, mem, len, at) :
-		    syscall(SYS_pwrite64, e->other, mem, len, at);
+	if (s->registered)
+		n = by_ring(s, store, e->other, mem, len, at);
+	else if (store)
+		n = syscall(SYS_pread64, e->other, mem, len, at);
+	else
+		n = syscall(SYS_pwrite64, e->other, mem, len, at);
 	if (n < 0)
-		n = -errno;
-	mkw_unpin(pin);
+		return s->registered ? n : -errno;
 	if (!store && n > 0 && pread(e->other, buf, (size_t)n, at) != n)
 		return -EIO;
 	return n;
@@ -383,6 +476,8 @@ const struct target_ops mkw__check_engine_target = {
 	.unmap = engine_unmap,
 	.remap = engine_remap,
 	.protect = engine_protect,
+	.pin = engine_pin,
+	.unpin = engine_unpin,
 	.pinned = engine_pinned,
 	.freeze = engine_freeze,
 };

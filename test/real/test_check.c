@@ -75,8 +75,10 @@ struct fake {
 	char *map;		/* its own, which nobody protects */
 	size_t len, page;
 	pthread_mutex_t mutex;
+	pthread_cond_t unpinned;
 	/* All under the mutex: */
 	off_t size;
+	unsigned pins;		/* while there are, nothing is cut off */
 	unsigned long calls;
 	char *zeros;		/* a page */
 	char *copy;		/* of the file, as it was at some time */
@@ -89,7 +91,7 @@ struct fake {
 #define LEFT_MAX 24
 
 /* Epochs in which every profile had its turn. */
-#define ROTA 14u
+#define ROTA 16u
 
 static enum bug planted;
 
@@ -153,6 +155,7 @@ static int fake_open(struct target *t, const struct check_config *cfg,
 	assert_non_null(f->copy);
 	assert_non_null(f->tail);
 	pthread_mutex_init(&f->mutex, NULL);
+	pthread_cond_init(&f->unpinned, NULL);
 	pthread_mutex_init(&f->hang, NULL);
 	f->fd = memfd_create("fake", MFD_CLOEXEC);
 	assert_true(f->fd >= 0);
@@ -285,6 +288,8 @@ static int fake_truncate(struct target *t, off_t size)
 
 	pthread_mutex_lock(&f->mutex);
 	f->calls++;
+	while (size < f->size && f->pins)
+		pthread_cond_wait(&f->unpinned, &f->mutex);
 	if (size >= f->size) {
 		fake_grow(f, size);
 	} else {
@@ -385,6 +390,32 @@ static int fake_protect(struct target *t, void *at, size_t len, int prot)
 	return mprotect(at, len, prot) ? -errno : 0;
 }
 
+static int fake_pin(struct target *t, size_t len, off_t off, bool store,
+		    unsigned slot)
+{
+	struct fake *f = t->priv;
+	int r;
+
+	(void)store;
+	(void)slot;
+	pthread_mutex_lock(&f->mutex);
+	r = off + (off_t)len > f->size ? -ENXIO : 0;
+	f->pins += !r;
+	pthread_mutex_unlock(&f->mutex);
+	return r;
+}
+
+static void fake_unpin(struct target *t, unsigned slot)
+{
+	struct fake *f = t->priv;
+
+	(void)slot;
+	pthread_mutex_lock(&f->mutex);
+	f->pins--;
+	pthread_cond_broadcast(&f->unpinned);
+	pthread_mutex_unlock(&f->mutex);
+}
+
 static ssize_t fake_pinned(struct target *t, bool store, void *buf, size_t len,
 			   off_t off, unsigned slot)
 {
@@ -394,9 +425,7 @@ static ssize_t fake_pinned(struct target *t, bool store, void *buf, size_t len,
 	(void)slot;
 	pthread_mutex_lock(&f->mutex);
 	f->calls++;
-	if (off + n > f->size)
-		n = -ENXIO;
-	else if (!store)
+	if (!store)
 		from_map(f, buf, off, len);
 	else if (f->bug != BUG_PINS_COPIES || !now_and_then(f, 4))
 		to_map(f, off, buf, len);
@@ -421,6 +450,8 @@ static const struct target_ops fake_ops = {
 	.unmap = fake_unmap,
 	.remap = fake_remap,
 	.protect = fake_protect,
+	.pin = fake_pin,
+	.unpin = fake_unpin,
 	.pinned = fake_pinned,
 };
 
@@ -436,6 +467,7 @@ static const char *dir(void)
 /* Of run(); 0: none, or as always. */
 static uint32_t delay_ns;
 static uint64_t file_bytes;
+static unsigned hang_seconds;
 static const char *profile;
 static bool atomic_writes;
 
@@ -460,8 +492,8 @@ static struct check_result *run(const struct target_ops *ops, enum bug bug,
 	/* The fake is fast, and what is recorded has to be judged. */
 	if (ops == &fake_ops)
 		cfg.threads = 3;
-	if (bug == BUG_HANGS)
-		cfg.hang_seconds = 1;
+	if (hang_seconds)
+		cfg.hang_seconds = hang_seconds;
 	if (mkw__check_run(&cfg, &res))
 		fail_msg("%s", res.error);
 	return &res;
@@ -651,26 +683,34 @@ static void interrupted(void **state)
 	assert_true(clean(res));
 }
 
-/* Leaves threads behind: in a process of its own. */
-static void hanging_target(void **state)
+/* It is found to hang, in what is named. Leaves threads behind: in a process of its own. */
+static void expect_hang(const struct target_ops *ops, enum bug bug,
+			const char *what)
 {
 	pid_t pid = fork();
 	int status;
 
-	(void)state;
 	assert_true(pid >= 0);
 	if (!pid) {
-		struct check_result *res = run(&fake_ops, BUG_HANGS, 0, 0);
-		bool right = res->classes[CHECK_NO_PROGRESS].count > 0 &&
-			     strstr(res->classes[CHECK_NO_PROGRESS].example,
-				    "sync") &&
-			     !clean(res);
+		struct check_result *res;
+		bool right;
 
+		hang_seconds = 1;
+		res = run(ops, bug, 0, 0);
+		right = res->classes[CHECK_NO_PROGRESS].count > 0 &&
+			strstr(res->classes[CHECK_NO_PROGRESS].example, what) &&
+			!clean(res);
 		_exit(right ? 0 : 1);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void hanging_target(void **state)
+{
+	(void)state;
+	expect_hang(&fake_ops, BUG_HANGS, "sync");
 }
 
 /* Pages of buffers that come late make no anomaly, and hide none. */
@@ -853,6 +893,31 @@ static void engine_mappings(void **state)
 	profile = "mappings";
 	engine_with(MKW__MUTANT_REMAP_FROM_START, ALSO(NEVER_WRITTEN));
 	engine_with(MKW__MUTANT_PROTECT_LEAVES_PAGES, ALSO(LOST_STORE));
+	profile = NULL;
+}
+
+/*
+ * Not PIN_LEAVES_CLEAN: the kernel's own look-up of a page that it is to write to is a
+ * fault, which makes it dirty.
+ */
+static void engine_pins(void **state)
+{
+	static const enum mkw__mutant bugs[] = {
+		MKW__MUTANT_PIN_WRITTEN_BACK, MKW__MUTANT_PIN_DROPPED,
+		MKW__MUTANT_PIN_TAKEN,
+	};
+
+	(void)state;
+	if (!have_engine())
+		skip();
+	profile = "pins";
+	for (unsigned i = 0; i < sizeof(bugs) / sizeof(bugs[0]); i++)
+		engine_with(bugs[i], ALSO(LOST_STORE) | ALSO(STALE_READ) |
+			    ALSO(LOST_WRITE) | ALSO(LOST_DIRECT_WRITE) |
+			    ALSO(RESURRECTED));
+	mkw__testing.mutant = MKW__MUTANT_UNPIN_WAKES_NOBODY;
+	expect_hang(&mkw__check_engine_target, BUG_NONE, "thread");
+	mkw__testing.mutant = MKW__MUTANT_NONE;
 	profile = NULL;
 }
 
@@ -1254,6 +1319,7 @@ int main(void)
 		cmocka_unit_test(engine_writeback_keeps_writable),
 		cmocka_unit_test(engine_keeps_space),
 		cmocka_unit_test(engine_mappings),
+		cmocka_unit_test(engine_pins),
 		cmocka_unit_test(engine_atomic),
 		cmocka_unit_test(engine_shifts),
 		cmocka_unit_test(bundle),
