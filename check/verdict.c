@@ -23,14 +23,16 @@
  * are the new places at the end of the file. An insert zeroes the cells that it pushed
  * past the end, which are the new places in the middle. Who ran while a shift did
  * may have met the places of before or those of after: a write then may have happened
- * to either, a read says nothing. In such an epoch tearing is not judged.
+ * to either, a read says nothing.
  *
  * Torn: atomic operations have an order. A read that saw X in one word and Y in
  * another, both words covered by both writes, would need X after Y and Y after X.
  * The same where Y is older than X for certain and X covers the word that
  * showed Y. Not counted where a single word shows it already (the later of
  * the two was over before the read began), and where a value is zero or was
- * stored through a mapping (those are atomic by the word only).
+ * stored through a mapping (those are atomic by the word only). What words an operation
+ * covered is compared with what the read saw, so X (and Y, where it has to cover
+ * something) must have met the same places as the read, and no others.
  *
  * Where writes are promised to be atomic for loads, too (MKW_ATOMIC_WRITES), two loads of a
  * thread in order are judged so: the first saw X, the second something that was over when X
@@ -641,6 +643,7 @@ static int judge_sector(struct jury *jury, uint32_t sector)
 struct source {
 	uint64_t id;		/* value without its word */
 	const struct rec *rec;	/* NULL: of an earlier epoch */
+	bool here;		/* it met the places that the read did */
 	uint32_t low, high;	/* words that showed it, first and last */
 };
 
@@ -654,20 +657,32 @@ static bool covers(const struct rec *rec, const struct source *s)
 static bool contradict(const struct rec *read, const struct source *x,
 		       const struct source *y)
 {
-	if (!x->rec || !covers(x->rec, y))
+	if (!x->here || !covers(x->rec, y))
 		return false;
 	/* x is before the read, and y must come after x. */
 	if (!y->rec || y->rec->end < x->rec->start)
 		return x->rec->end >= read->start;
-	if (!covers(y->rec, x))
+	if (!y->here || !covers(y->rec, x))
 		return false;
 	return !(x->rec->end < y->rec->start && y->rec->end < read->start);
 }
 
-/* Adds the value's source to the list; returns the new length. */
-static unsigned add_source(const struct history *h, struct source *list,
-			   unsigned n, uint64_t value, uint32_t word)
+/* Did both meet the same places, and no others? */
+static bool same_places(const struct maps *m, const struct rec *a,
+			const struct rec *b)
 {
+	unsigned last_a, last_b, first = versions(m, a, &last_a);
+
+	return first == last_a && versions(m, b, &last_b) == first &&
+	       last_b == first;
+}
+
+/* Adds the value's source to the read's list; returns the new length. */
+static unsigned add_source(const struct verdict *v, const struct rec *read,
+			   struct source *list, unsigned n, uint64_t value,
+			   uint32_t word)
+{
+	const struct history *h = v->h;
 	uint64_t id = value >> VALUE_WORD_BITS;
 	enum op_kind kind = value_kind(value);
 	const struct rec *rec;
@@ -690,7 +705,9 @@ static unsigned add_source(const struct history *h, struct source *list,
 		}
 	if (n == SOURCES_MAX)
 		return n;
-	list[n] = (struct source){ id, rec, word, word };
+	list[n] = (struct source){
+		id, rec, rec && same_places(&v->maps, rec, read), word, word
+	};
 	return n + 1;
 }
 
@@ -704,7 +721,7 @@ static void judge_read(struct verdict *v, const struct rec *rec)
 	unsigned n = 0;
 
 	for (uint32_t w = first; w < end; w += TRACK)
-		n = add_source(h, list, n, vals[(w - first) / TRACK], w);
+		n = add_source(v, rec, list, n, vals[(w - first) / TRACK], w);
 	for (unsigned i = 0; i < n; i++) {
 		for (unsigned k = 0; k < n; k++) {
 			if (i == k || !contradict(rec, &list[i], &list[k]))
@@ -761,6 +778,7 @@ static void judge_load(struct verdict *v, const struct rec *second)
 		if (!x || second->word < x->word ||
 		    second->word - x->word >= x->moved ||
 		    x->end < second->start ||
+		    !same_places(&v->maps, x, second) ||
 		    !over(h, log->vals[second->vals], second->word, x->start))
 			continue;
 		pthread_mutex_lock(&v->mutex);
@@ -786,7 +804,7 @@ static void *serve(void *arg)
 			break;
 		jury->err = judge_sector(jury, s);
 	}
-	while (!jury->err && !v->maps.n) {
+	while (!jury->err) {
 		uint32_t from = atomic_fetch_add(&v->next_rec, 256);
 
 		if (from >= v->n_order)
