@@ -248,6 +248,8 @@ struct check_result {
 	/* cfg->measure: of rounds with and without recording, in pairs. */
 	unsigned pairs;
 	double recorded_share[CHECK_PAIRS_MAX];	/* of operations a second */
+	/* Operations, what they did to single words, processor time. */
+	uint64_t judged, judged_words, judging_ns;
 	char notes[1024];	/* what was skipped and why, in lines */
 	char error[512];	/* why there is no result */
 };

@@ -360,6 +360,7 @@ static void print_shares(const struct column *col)
 {
 	double v[CHECK_PAIRS_MAX];
 	unsigned n = col->random.pairs;
+	double judging_ns = (double)col->random.judging_ns + 1;
 
 	if (!n)
 		return;
@@ -368,6 +369,10 @@ static void print_shares(const struct column *col)
 	printf("%s: speed with recording to speed without, median of %u "
 	       "alternating rounds: %.3f (quartiles %.3f..%.3f)\n", col->label, n,
 	       v[n / 2], v[n / 4], v[n * 3 / 4]);
+	printf("%s: judged: %.1f million words, of %.1f million operations, a second "
+	       "of processor time\n", col->label,
+	       1e3 * (double)col->random.judged_words / judging_ns,
+	       1e3 * (double)col->random.judged / judging_ns);
 }
 
 static void print_random(const struct column *col, const struct options *o)

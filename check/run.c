@@ -520,6 +520,14 @@ static void count_errors(struct run *run)
 	}
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
 /* Judges the epoch. 0 or -ENOMEM. */
 static int judge(struct run *run)
 {
@@ -542,13 +550,19 @@ static int judge(struct run *run)
 	};
 	struct check_count *stale = &run->res->classes[CHECK_STALE_READ];
 	bool agree, failed;
+	uint64_t began;
 	int64_t found;
 
 	agree = read_all_ways(run);
 	/* Who could not read does not disagree; that is counted by itself. */
 	failed = quiet_worker(run)->log.errors.n;
 	look_at_logs(run);
+	began = cpu_ns();
 	found = mkw__verdict_judge(run->verdict, &h, run->res->classes);
+	run->res->judging_ns += cpu_ns() - began;
+	for (unsigned i = 0; i < n; i++)
+		run->res->judged += run->logs[i].n;
+	run->res->judged_words = mkw__verdict_judged(run->verdict);
 	if (found < 0)
 		return (int)found;
 	run->shifted |= run->workers[0].shifts > 0;

@@ -65,6 +65,7 @@ struct jury {			/* one thread */
 	struct judge *judge;
 	struct word_ops words[SECTOR_TRACKED];
 	uint32_t word;		/* being judged */
+	uint64_t judged;	/* operations on words */
 	int err;
 };
 
@@ -630,6 +631,7 @@ static int judge_sector(struct jury *jury, uint32_t sector)
 		jury->word = sector * SECTOR_WORDS + k * TRACK + h->phase;
 		if (!w->n || jury->word >= h->words)
 			continue;
+		jury->judged += w->n;
 		err = mkw__judge_word(jury->judge, h->initial[jury->word], w->v,
 				      w->n, found, jury);
 		if (err > 0)
@@ -856,4 +858,13 @@ int64_t mkw__verdict_judge(struct verdict *v, const struct history *h,
 			err = v->juries[i].err;
 	}
 	return err ? err : v->failures;
+}
+
+uint64_t mkw__verdict_judged(const struct verdict *v)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < v->n_juries; i++)
+		n += v->juries[i].judged;
+	return n;
 }

@@ -39,4 +39,7 @@ void mkw__check_count(struct check_count *c, uint64_t when_ns,
 		      const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Operations on words that were judged, of all epochs. */
+uint64_t mkw__verdict_judged(const struct verdict *v);
+
 #endif /* MKW_CHECK_VERDICT_H */

@@ -469,7 +469,7 @@ static uint32_t delay_ns;
 static uint64_t file_bytes;
 static unsigned hang_seconds;
 static const char *profile;
-static bool atomic_writes;
+static bool atomic_writes, measure;
 
 /* Runs until a class of the set (bits) was seen, or as long as is reasonable. */
 static struct check_result *run(const struct target_ops *ops, enum bug bug,
@@ -487,6 +487,7 @@ static struct check_result *run(const struct target_ops *ops, enum bug bug,
 	cfg.delay_ns = delay_ns;
 	cfg.profile = profile;
 	cfg.atomic_writes = atomic_writes;
+	cfg.measure = measure;
 	if (file_bytes)
 		cfg.file_bytes = file_bytes;
 	/* The fake is fast, and what is recorded has to be judged. */
@@ -670,6 +671,23 @@ static void stray_state(void **state)
 	expect_class(BUG_HOLE_OVER_DATA, CHECK_STRAY, 0);
 	expect_class(BUG_KEEPS_BLOCKS, CHECK_STRAY, 0);
 	expect_class(BUG_LEAVES_BLOCKS, CHECK_STRAY, 0);
+}
+
+/* Rounds without recording and with it, in pairs; what was recorded is judged. */
+static void measured(void **state)
+{
+	struct check_result *res;
+
+	(void)state;
+	measure = true;
+	res = run(&fake_ops, BUG_NONE, 8, 0);
+	measure = false;
+	assert_int_equal(res->pairs, 4);
+	for (unsigned i = 0; i < res->pairs; i++)
+		assert_true(res->recorded_share[i] > 0);
+	assert_true(clean(res));
+	assert_true(res->judged > 0 && res->judged_words > res->judged);
+	assert_true(res->judging_ns > 0);
 }
 
 static void interrupted(void **state)
@@ -1310,6 +1328,7 @@ int main(void)
 		cmocka_unit_test(wrong_mappings),
 		cmocka_unit_test(bytes_past_the_end),
 		cmocka_unit_test(stray_state),
+		cmocka_unit_test(measured),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(hanging_target),
 		cmocka_unit_test(delays),
