@@ -5,7 +5,7 @@
  *
  * What the file system does is found out by plain system calls; the engine must say
  * and do the same. Alignment, ownership, others who do not care for it, contents
- * and sizes after a sync, holes.
+ * and sizes after a sync, holes, times, and calls through a queue.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -466,6 +466,134 @@ static void test_times(void **state)
 	free(buf);
 }
 
+/* ---- a queue -------------------------------------------------------------- */
+
+#define SLOTS 32u
+
+/* The next result; the kernel may break off the wait. */
+static struct mkw_result next_result(struct mkw_queue *q)
+{
+	struct mkw_result res;
+	ssize_t n;
+
+	do
+		n = mkw_queue_reap(q, &res, 1, 100000);
+	while (n == -EINTR);
+	assert_int_equal(n, 1);
+	return res;
+}
+
+static struct mkw_result do_now(struct mkw_queue *q, struct mkw_request rq)
+{
+	assert_int_equal(mkw_queue_submit(q, &rq, 1), 1);
+	return next_result(q);
+}
+
+/* Pages that each say their number, at random, out of a cache that holds but few of them. */
+static void queue_reads(struct mkw_queue *q, struct mkw_request rq, size_t pages)
+{
+	unsigned char *bufs = aligned_alloc(page, P(SLOTS));
+	uint64_t of[SLOTS];
+	unsigned seed = 5;
+
+	/* Each slot is used again when its result is there. */
+	for (unsigned i = 0; i < 2000; i++) {
+		struct mkw_result res = { .tag = i };
+
+		if (i >= SLOTS)
+			res = next_result(q);
+		if (i >= SLOTS && (res.value != (int64_t)page ||
+				   memcmp(bufs + P(res.tag), &of[res.tag], 8)))
+			fail_msg("not page %zu", (size_t)of[res.tag]);
+		of[res.tag] = (uint64_t)rand_r(&seed) % pages;
+		rq.tag = res.tag;
+		rq.buf = bufs + P(res.tag);
+		rq.off = (off_t)P(of[res.tag]);
+		rq.flags = rand_r(&seed) % 4 ? 0 : MKW_DIRECT;
+		assert_int_equal(mkw_queue_submit(q, &rq, 1), 1);
+	}
+	for (unsigned i = 0; i < SLOTS; i++)
+		assert_int_equal(next_result(q).value, page);
+	free(bufs);
+}
+
+/* As calls, seen by who looks past the engine. */
+static void test_queue(void **state)
+{
+	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
+	const size_t pages = 1024;	/* four times the cache */
+	unsigned char *buf = aligned_alloc(page, page);
+	struct mkw_request rq = MKW_REQUEST_INIT;
+	struct mkw_result res;
+	struct mkw_queue *q;
+	struct fixture f;
+
+	(void)state;
+	opt.writeback_age_ms = 1000000;
+	opt.cache_bytes = MKW_CACHE_BYTES_MIN;
+	leftover_open(&opt, path, 0, &f.engine, &f.file);
+	f.fd = open(path, O_RDWR);
+	assert_int_equal(mkw_queue_open(f.engine, NULL, &q), 0);
+
+	rq.file = f.file;
+	rq.op = MKW_OP_WRITE;
+	rq.buf = buf;
+	rq.len = page;
+	for (uint64_t i = 0; i < pages; i++) {
+		memcpy(buf, &i, sizeof(i));
+		rq.flags = i % 2 ? MKW_APPEND : 0;
+		rq.off = i % 2 ? 0 : (off_t)P(i);
+		res = do_now(q, rq);
+		assert_int_equal(res.value, page);
+		assert_int_equal(res.off, P(i));
+	}
+	rq.op = MKW_OP_SYNC;
+	rq.flags = 0;
+	assert_int_equal(do_now(q, rq).value, 0);
+	assert_int_equal(lseek(f.fd, 0, SEEK_END), P(pages));
+	for (uint64_t i = 0; i < pages; i++) {
+		assert_int_equal(pread(f.fd, buf, page, (off_t)P(i)), page);
+		assert_int_equal(memcmp(buf, &i, sizeof(i)), 0);
+	}
+	rq.op = MKW_OP_READ;
+	queue_reads(q, rq, pages);
+
+	/* At once: it needs no sync. */
+	memset(buf, 7, page);
+	rq.op = MKW_OP_WRITE;
+	rq.buf = buf;
+	rq.flags = MKW_DIRECT;
+	rq.off = (off_t)P(3);
+	assert_int_equal(do_now(q, rq).value, page);
+	memset(buf, 0, page);
+	assert_int_equal(pread(f.fd, buf, page, (off_t)P(3)), page);
+	assert_int_equal(buf[page - 1], 7);
+
+	rq.op = MKW_OP_FALLOCATE;
+	rq.flags = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	rq.off = (off_t)P(16);
+	rq.len = P(32);
+	assert_int_equal(do_now(q, rq).value, 0);
+	assert_int_equal(lseek(f.fd, 0, SEEK_HOLE), P(16));
+	assert_int_equal(lseek(f.fd, P(16), SEEK_DATA), P(48));
+
+	/* Its own errors: nothing of it is cached. */
+	rq.op = MKW_OP_WRITE;
+	rq.flags = 0;
+	rq.buf = NULL;
+	rq.len = page;
+	rq.off = (off_t)P(pages + 9);
+	assert_int_equal(do_now(q, rq).value, -EFAULT);
+	assert_int_equal(mkw_queue_close(q), 0);
+	assert_int_equal(mkw_sync(f.file), 0);
+	assert_int_equal(lseek(f.fd, 0, SEEK_END), mkw_size(f.file));
+	mkw__engine_verify(f.engine);
+	assert_int_equal(leftover_close(f.file), 0);
+	assert_int_equal(leftover_engine_close(f.engine), 0);
+	close(f.fd);
+	free(buf);
+}
+
 #define T(fn) cmocka_unit_test_teardown(fn, clean_up)
 
 int main(void)
@@ -481,6 +609,7 @@ int main(void)
 		T(test_holes),
 		T(test_stores_between_holes),
 		T(test_times),
+		T(test_queue),
 	};
 	const char *dir = getenv("MKW_DIR");
 
