@@ -15,6 +15,7 @@
  * name of a scenario as argument, so that the child has signal handlers,
  * userfaultfd and threads of its own.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -1614,6 +1615,60 @@ static void test_loop_leave(void **state)
 	mkw__os_loop_destroy(v.l);
 }
 
+/* Rings that this process has open. */
+static unsigned count_rings(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned n = 0;
+	struct dirent *d;
+	char to[64];
+	ssize_t len;
+
+	assert_non_null(dir);
+	while ((d = readdir(dir))) {
+		len = readlinkat(dirfd(dir), d->d_name, to, sizeof(to) - 1);
+		if (len < 0)
+			continue;
+		to[len] = '\0';
+		n += strstr(to, "[io_uring]") != NULL;
+	}
+	closedir(dir);
+	return n;
+}
+
+/* One transfer after the other needs no ring; what comes with another has one. */
+static void test_loop_alone(void **state)
+{
+	struct mkw__os_loop *l = loop_open(state, 2);
+	struct transfer t[2];
+	char buf[2][100];
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	unsigned before = count_rings();
+
+	memset(buf, 1, sizeof(buf));
+	for (unsigned i = 0; i < 3; i++) {
+		transfer_init(&t[0], fd, true, (uint64_t)i * 100, buf[0], 100);
+		mkw__os_loop_rw(l, &t[0].io);
+		wait_done(l, &t[0]);
+		assert_int_equal(t[0].res, 0);
+	}
+	assert_int_equal(count_rings(), before);
+	for (unsigned i = 0; i < 2; i++) {
+		transfer_init(&t[i], fd, false, (uint64_t)i * 100, buf[i], 100);
+		mkw__os_loop_rw(l, &t[i].io);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		wait_done(l, &t[i]);
+		assert_int_equal(t[i].res, 0);
+	}
+	/* (Where the kernel lets us.) */
+	if (count_rings() == before)
+		print_message("no ring was to be had\n");
+	close(fd);
+	mkw__os_loop_destroy(l);
+	assert_int_equal(count_rings(), before);
+}
+
 /* A rig whose loop is of the kind under test. */
 static void rig_open_loop(struct rig *r, void **state)
 {
@@ -1918,7 +1973,7 @@ static int without_io_uring(void)
 	};
 	struct sock_fprog filter = { .len = 4, .filter = code };
 	struct mkw__os_loop *l;
-	struct transfer t;
+	struct transfer t[2];
 	char buf[8];
 	int fd = memfd_create("test", MFD_CLOEXEC);
 
@@ -1926,13 +1981,16 @@ static int without_io_uring(void)
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
 		return 1;
 	if (fd < 0 || write(fd, "12345678", 8) != 8 ||
-	    mkw__os_loop_create(1, &l))
+	    mkw__os_loop_create(2, &l))
 		return 2;
-	transfer_init(&t, fd, false, 0, buf, 8);
-	mkw__os_loop_rw(l, &t.io);
-	while (!t.dones)
+	/* Two, for which it is asked for. */
+	for (int i = 0; i < 2; i++) {
+		transfer_init(&t[i], fd, false, 4 * (unsigned)i, buf + 4 * i, 4);
+		mkw__os_loop_rw(l, &t[i].io);
+	}
+	while (!t[0].dones || !t[1].dones)
 		mkw__os_loop_wait(l, UINT64_MAX);
-	if (t.res || memcmp(buf, "12345678", 8))
+	if (t[0].res || t[1].res || memcmp(buf, "12345678", 8))
 		return 3;
 	mkw__os_loop_destroy(l);
 	return 0;
@@ -2093,6 +2151,7 @@ int main(int argc, char **argv)
 		BOTH(test_loop_kick),
 		BOTH(test_loop_io),
 		BOTH(test_loop_leave),
+		cmocka_unit_test(test_loop_alone),
 		BOTH(test_loop_pause),
 		BOTH(test_loop_before_read),
 		BOTH(test_loop_faults),

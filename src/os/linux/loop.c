@@ -15,7 +15,9 @@
  *
  * Where io_uring is refused (a sysctl, a seccomp profile) wait() makes the
  * transfers itself, one after the other, and sleeps in ppoll(): slower, the
- * same to everybody else.
+ * same to everybody else. So it does as long as there was never more than one, nor
+ * faults to wait for: a sync of one run of pages would pay for a ring more than twice
+ * what its write costs.
  *
  * Who may call what: wait(), pause(), watch() and leave() belong to one task, the
  * owner, which is the one that calls wait() first, or first after a leave(). rw(),
@@ -203,9 +205,9 @@ static void kick_seen(struct mkw__os_loop *l)
 /* ---- the ring --------------------------------------------------------- */
 
 /*
- * Called in the owner's first wait(): with SINGLE_ISSUER the task that makes
- * the ring is the only one that may use it (one that receives messages is not left),
- * and a loop that never has to wait needs none.
+ * Called in a wait(): with SINGLE_ISSUER the task that makes the ring is the only
+ * one that may use it (one that receives messages is not left), and a loop that never
+ * has to wait needs none.
  */
 static bool ring_open(struct mkw__os_loop *l)
 {
@@ -526,15 +528,15 @@ void mkw__os_loop_wait(struct mkw__os_loop *l, uint64_t timeout_ns)
 	unsigned queued;
 
 	atomic_store_explicit(&l->owner, mkw__os_self(), memory_order_relaxed);
-	if (!l->opened) {
+	/* Only what is queued now: callbacks may queue for the next time. */
+	queued = queue_count(l);
+	if (!l->opened && (l->mmu || queued != 1)) {
 		l->uring = ring_open(l);
 		l->opened = true;
 	}
 	if (l->uring)
 		ring_arm(l);
 
-	/* Only what is queued now: callbacks may queue for the next time. */
-	queued = queue_count(l);
 	while (queued-- > 0 && dequeue(l, &e)) {
 		if (l->uring && !e.post) {
 			ring_rw(l, e.io);
