@@ -958,7 +958,7 @@ struct mkw_result {
  *   depth     how many requests there may be, from their submission until their result is
  *             fetched; 0 means 64. At most MKW_QUEUE_DEPTH_MAX
  *   threads   how many of them may be at work at once; 0 means 4. At most
- *             MKW_QUEUE_THREADS_MAX. A thread is started when one is needed
+ *             MKW_QUEUE_THREADS_MAX. So many threads are started with the queue
  */
 struct mkw_queue_options {
 	size_t size;

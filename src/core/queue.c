@@ -4,9 +4,9 @@
  *
  * An operation of the engine waits in the midst of its work: for a range lock, a pin, a
  * page that is being filled, the page faults of its buffer. So there is no way to carry it
- * out but in a thread that may wait, and a queue has some: few, bounded, started as requests
- * come that nobody is free for, with all signals blocked. The application needs none.
- * They call what the application would have called, with nothing held, so every promise of
+ * out but in a thread that may wait, and a queue has some: few, bounded, with all signals
+ * blocked, and all of them from the start, so that none is missing later, when what has begun
+ * may wait for what comes after it. The application needs none. They call what the application would have called, with nothing held, so every promise of
  * those calls is kept, R0 with them.
  *
  *	submit ──► waiting ──► begun ──► result ──► taken
@@ -29,8 +29,7 @@
  *             that may begin. Whoever makes that false takes one of them off the list
  *             (call_locked()): who submits, who cancels, who has done a request without
  *             being one of them. A thread that begins one calls the next, should
- *             there be more; a thread that ends one looks by itself. Each of them has
- *             another thread started where none is idle or coming.
+ *             there be more; a thread that ends one, or starts, looks by itself.
  *   the flag  (the descriptor) is raised exactly while there are results: it is raised with
  *             the first and lowered with the last. Who polls it and sleeps is woken by
  *             the former; who is woken and finds none, since another took it, polls again.
@@ -50,7 +49,8 @@ TAILQ_HEAD(places, place);
 struct mkw_queue {
 	struct mkw_engine *engine;
 	const struct mkw__queue_calls *calls;
-	unsigned depth, threads_max;
+	unsigned depth, threads;
+	struct mkw__os_thread **thread;
 	struct mkw__mutex mutex;	/* of all that follows */
 	struct places free, waiting, begun;
 	unsigned barriers;		/* waiting or begun */
@@ -60,10 +60,6 @@ struct mkw_queue {
 	struct mkw__os_flag *flag;
 	unsigned first, count;		/* of the ring */
 	struct mkw__waiters idle;
-	unsigned coming;		/* threads, woken or new, that have yet to look */
-	bool starting;			/* a thread: one at a time */
-	unsigned threads;
-	struct mkw__os_thread **thread;
 	struct mkw_result *ring;
 	struct place *places;
 };
@@ -92,7 +88,6 @@ static void call_locked(struct mkw_queue *q, struct mkw__waiters *woken)
 	if (w && ready_locked(q)) {
 		TAILQ_REMOVE(&q->idle, w, link);
 		TAILQ_INSERT_TAIL(woken, w, link);
-		q->coming++;
 	}
 }
 
@@ -153,8 +148,6 @@ static struct place *next(struct mkw_queue *q, struct place *done, int64_t value
 		mkw__mutex_lock(&q->mutex);
 		if (done)
 			end_locked(q, &q->begun, done, value);
-		else
-			q->coming--;
 		p = ready_locked(q);
 		stop = q->stop;
 		if (p) {
@@ -174,51 +167,14 @@ static struct place *next(struct mkw_queue *q, struct place *done, int64_t value
 	}
 }
 
-static void queue_main(void *arg);
-
-/* Is there something that may begin, and nobody who will come by himself to do so? */
-static bool wants_thread_locked(struct mkw_queue *q)
-{
-	return ready_locked(q) && TAILQ_EMPTY(&q->idle) && !q->coming &&
-	       !q->starting && q->threads < q->threads_max;
-}
-
-/*
- * Other threads, where one is wanted: what has begun may wait for what comes after it. Who
- * is coming looks here once it has begun something; and who finds one being started
- * leaves the next to who starts it.
- */
-static void start_threads(struct mkw_queue *q)
-{
-	struct mkw__os_thread *t;
-	int r = 0;
-
-	mkw__mutex_lock(&q->mutex);
-	while (!r && wants_thread_locked(q)) {
-		q->starting = true;
-		q->coming++;
-		mkw__mutex_unlock(&q->mutex);
-		r = mkw__os_thread_start(&t, "mkw-queue", queue_main, q);
-		mkw__mutex_lock(&q->mutex);
-		q->starting = false;
-		if (!r)
-			q->thread[q->threads++] = t;
-		else
-			q->coming--;	/* those that there are do it */
-	}
-	mkw__mutex_unlock(&q->mutex);
-}
-
 static void queue_main(void *arg)
 {
 	struct mkw_queue *q = arg;
 	struct place *p = NULL;
 	int64_t value = 0;
 
-	while ((p = next(q, p, value))) {
-		start_threads(q);
+	while ((p = next(q, p, value)))
 		value = q->calls->call(&p->request);
-	}
 }
 
 /* ---- requests ----------------------------------------------------------- */
@@ -277,7 +233,6 @@ bool mkw__queue_submit(struct mkw_queue *q, const struct mkw_request *rq)
 	mkw__waiters_wake(&woken);
 	if (glance)
 		try_glance(q, p);
-	start_threads(q);
 	return !full;
 }
 
@@ -337,8 +292,6 @@ size_t mkw__queue_cancel(struct mkw_queue *q, uint64_t tag)
 	call_locked(q, &woken);
 	mkw__mutex_unlock(&q->mutex);
 	mkw__waiters_wake(&woken);
-	if (n && !MKW__MUTANT(QUEUE_CANCEL_STARTS_NOBODY))
-		start_threads(q);
 	return n;
 }
 
@@ -371,6 +324,26 @@ static void free_queue(struct mkw_queue *q)
 	mkw__os_free(q);
 }
 
+/* Ends its threads, and it. Nothing waits. */
+static void end(struct mkw_queue *q)
+{
+	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
+	struct mkw__waiter *w;
+
+	mkw__mutex_lock(&q->mutex);
+	q->stop = true;
+	cancel_locked(q, NULL);
+	while ((w = TAILQ_FIRST(&q->idle))) {
+		TAILQ_REMOVE(&q->idle, w, link);
+		TAILQ_INSERT_TAIL(&woken, w, link);
+	}
+	mkw__mutex_unlock(&q->mutex);
+	mkw__waiters_wake(&woken);
+	for (unsigned i = 0; i < q->threads; i++)
+		mkw__os_thread_join(q->thread[i]);
+	free_queue(q);
+}
+
 int mkw__queue_open(struct mkw_engine *e, unsigned depth, unsigned threads,
 		    const struct mkw__queue_calls *calls, struct mkw_queue **out)
 {
@@ -382,7 +355,6 @@ int mkw__queue_open(struct mkw_engine *e, unsigned depth, unsigned threads,
 	q->engine = e;
 	q->calls = calls;
 	q->depth = depth;
-	q->threads_max = threads;
 	mkw__mutex_init(&q->mutex, MKW__RANK_REQUESTS);
 	TAILQ_INIT(&q->free);
 	TAILQ_INIT(&q->waiting);
@@ -398,12 +370,14 @@ int mkw__queue_open(struct mkw_engine *e, unsigned depth, unsigned threads,
 	r = mkw__os_flag_create(&q->flag);
 	if (r)
 		goto free_it;
-	/* The first at once, so that a request never finds none. */
-	q->coming = 1;
-	r = mkw__os_thread_start(&q->thread[0], "mkw-queue", queue_main, q);
-	if (r)
-		goto free_it;
-	q->threads = 1;
+	for (; q->threads < threads; q->threads++) {
+		r = mkw__os_thread_start(&q->thread[q->threads], "mkw-queue",
+					 queue_main, q);
+		if (r) {
+			end(q);
+			return r;
+		}
+	}
 	count_in_engine(e, 1);
 	*out = q;
 	return 0;
@@ -412,34 +386,10 @@ free_it:
 	return r;
 }
 
-static unsigned thread_count(struct mkw_queue *q)
-{
-	unsigned n;
-
-	mkw__mutex_lock(&q->mutex);
-	n = q->threads;
-	mkw__mutex_unlock(&q->mutex);
-	return n;
-}
-
 void mkw__queue_close(struct mkw_queue *q)
 {
-	struct mkw__waiters woken = TAILQ_HEAD_INITIALIZER(woken);
-	struct mkw__waiter *w;
+	struct mkw_engine *e = q->engine;
 
-	mkw__mutex_lock(&q->mutex);
-	q->stop = true;
-	cancel_locked(q, NULL);
-	while ((w = TAILQ_FIRST(&q->idle))) {
-		TAILQ_REMOVE(&q->idle, w, link);
-		TAILQ_INSERT_TAIL(&woken, w, link);
-		q->coming++;
-	}
-	mkw__mutex_unlock(&q->mutex);
-	mkw__waiters_wake(&woken);
-	/* One that has begun may have started another, which comes after it. */
-	for (unsigned i = 0; i < thread_count(q); i++)
-		mkw__os_thread_join(q->thread[i]);
-	count_in_engine(q->engine, -1);
-	free_queue(q);
+	end(q);
+	count_in_engine(e, -1);
 }

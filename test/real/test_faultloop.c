@@ -977,8 +977,58 @@ static void test_planted(void **state)
 	}
 }
 
+/* ---- a queue has its threads from the start ------------------------------- */
+
+static struct mkw_result next_result(struct mkw_queue *queue)
+{
+	struct mkw_result res = { 0 };
+	ssize_t n;
+
+	do
+		n = mkw_queue_reap(queue, &res, 1, 60000);
+	while (n == -EINTR);
+	assert_int_equal(n, 1);
+	return res;
+}
+
+/* Where no thread is to be had any more, what waits is passed all the same. */
+static void test_queue_threads(void **state)
+{
+	struct fault_plan plan = { .points = FAULT_BIT(FAULT_LOOP), .nth = 1,
+				   .persistent = true, .err = -EAGAIN };
+	struct mkw_request rq = MKW_REQUEST_INIT;
+	struct mkw_engine *engine;
+	struct mkw_queue *queue;
+	struct mkw__store *st;
+	unsigned char buf[64];
+
+	(void)state;
+	assert_int_equal(mkw_engine_open(NULL, &engine), 0);
+	assert_int_equal(mkw__memstore_open(P(4), &st), 0);
+	assert_int_equal(mkw__file_attach(engine, st, true, &rq.file), 0);
+	assert_int_equal(mkw_queue_open(engine, NULL, &queue), 0);
+	assert_int_equal(mkw_file_freeze(rq.file), 0);
+	fault_arm(&plan);
+	rq.op = MKW_OP_WRITE;
+	rq.buf = buf;
+	rq.len = sizeof(buf);
+	rq.tag = 1;
+	assert_int_equal(mkw_queue_submit(queue, &rq, 1), 1);
+	rq.op = MKW_OP_SYNC;
+	rq.tag = 2;
+	assert_int_equal(mkw_queue_submit(queue, &rq, 1), 1);
+	assert_int_equal(next_result(queue).tag, 2);
+	fault_disarm();
+	assert_int_equal(mkw_file_thaw(rq.file), 0);
+	assert_int_equal(next_result(queue).tag, 1);
+	assert_int_equal(mkw_queue_close(queue), 0);
+	assert_int_equal(mkw_file_close(rq.file), 0);
+	assert_int_equal(mkw_engine_close(engine), 0);
+}
+
 int main(void)
 {
+	const struct CMUnitTest once[] = { cmocka_unit_test(test_queue_threads) };
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_operations),
 		cmocka_unit_test(test_small_cache),
@@ -1002,6 +1052,7 @@ int main(void)
 	if (!access_possible())
 		return 77;
 	signal(SIGALRM, on_alarm);
+	failed += cmocka_run_group_tests(once, NULL, NULL);
 	/* Each policy and each way of serving, where the machine is slow. */
 	for (size_t i = 0; i < COUNT(ways); i += TEST_SLOW ? 3 : 1) {
 		now.policy = ways[i].policy;
