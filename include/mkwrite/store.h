@@ -85,7 +85,7 @@ struct mkw_io {
 /*
  * Ends an operation. result: of reads and writes the bytes moved, from off on; of
  * the others 0; or a negative errno, of which -EIO and -ENOSPC have a meaning that
- * programs know. It may be called in the operation itself, and in any thread, where
+ * programs know (-EXDEV, -ENOBUFS and what is no error number count as -EIO). It may be called in the operation itself, and in any thread, where
  * it blocks for no longer than a mutex.
  *
  * Short counts: the engine asks again for the rest. 0 of a read means the end:

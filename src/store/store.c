@@ -82,14 +82,28 @@ static int zero_rest(struct mkw__os_io *io)
 }
 
 #define AGAIN 1
+/* As Linux has it: what is less is no error number. */
+#define ERRNO_MAX 4095
+
+/*
+ * A store's error as core may see it. By two of them core means something of its
+ * own: that a buffer lies in a mapping, and that the cache has no room.
+ */
+static int error_of(ssize_t error)
+{
+	return error < -ERRNO_MAX || error == -EXDEV || error == -ENOBUFS ?
+		       -EIO : (int)error;
+}
 
 /* What came of it: 0, a negative errno, or AGAIN: the rest is to be asked for. */
 static int ended(struct mkw__os_io *io)
 {
 	ssize_t n = io->result;
 
-	if (n < 0 || !moves(io))
-		return (int)n;
+	if (n < 0)
+		return error_of(n);
+	if (!moves(io))
+		return 0;
 	io->moved += (uint64_t)n;
 	if (io->moved == io->total)
 		return 0;

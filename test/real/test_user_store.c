@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/falloc.h>
 #include <pthread.h>
 #include <sched.h>
@@ -56,7 +57,7 @@ static struct odd {
 	_Atomic uint64_t len;
 	bool late;
 	_Atomic size_t piece;		/* a transfer is so long at most; 0: all */
-	_Atomic int error;		/* of reads and writes in [from, to) */
+	_Atomic ssize_t error;		/* of reads and writes in [from, to) */
 	_Atomic uint64_t from, to;
 	_Atomic unsigned blocking, queued, in_pieces, flushes, punches, closes;
 	_Atomic bool truncated;		/* reads end in the midst */
@@ -500,6 +501,60 @@ static void test_errors(void **state)
 	finish(&f);
 }
 
+static int64_t prefetch_by_queue(struct fixture *f, size_t off, size_t len)
+{
+	struct mkw_request rq = MKW_REQUEST_INIT;
+	struct mkw_result res = { 0 };
+	struct mkw_queue *queue;
+	ssize_t n;
+
+	rq.op = MKW_OP_PREFETCH;
+	rq.file = f->file;
+	rq.off = (off_t)off;
+	rq.len = len;
+	assert_int_equal(mkw_queue_open(f->engine, NULL, &queue), 0);
+	assert_int_equal(mkw_queue_submit(queue, &rq, 1), 1);
+	do
+		n = mkw_queue_reap(queue, &res, 1, -1);
+	while (n == -EINTR);
+	assert_int_equal(n, 1);
+	assert_int_equal(mkw_queue_close(queue), 0);
+	return res.value;
+}
+
+/* Errors that are no error numbers, or by which the engine means something of its own. */
+static void test_odd_errors(void **state)
+{
+	const ssize_t errors[] = { -EXDEV, -ENOBUFS, -4096, (ssize_t)INT_MIN - 3,
+				   -((ssize_t)1 << 32),
+				   -SSIZE_MAX };
+	unsigned char buf[4 * 4096];
+	struct fixture f;
+
+	(void)state;
+	assert_true(P(3) <= sizeof(buf));
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		start(&f, &odd_ops, P(32), i % 2, O_RDWR);
+		f.p[P(9)] = 1;
+		odd.from = P(3);
+		odd.to = P(12);
+		odd.error = errors[i];
+		assert_int_equal(mkw_pread(f.file, buf, 1, P(3), 0), -EIO);
+		assert_int_equal(mkw_pread(f.file, buf, P(1), P(3), MKW_DIRECT), -EIO);
+		/* What lies before it is had. */
+		assert_int_equal(mkw_pread(f.file, buf, P(3), P(2), 0), P(1));
+		assert_int_equal(mkw_pread(f.file, buf, P(3), P(2), MKW_DIRECT), P(1));
+		assert_memory_equal(buf, odd.data + P(2), P(1));
+		assert_int_equal(prefetch_by_queue(&f, P(3), P(2)), -EIO);
+		assert_int_equal(mkw_pwrite(f.file, buf, P(1), P(5), MKW_DIRECT), -EIO);
+		assert_int_equal(mkw_sync(f.file), -EIO);
+		odd.error = 0;
+		assert_int_equal(mkw_sync(f.file), 0);
+		assert_int_equal(odd.data[P(9)], 1);
+		finish(&f);
+	}
+}
+
 /* What a store lacks: zeros are written, all is data, the size stays. */
 static void test_bare(void **state)
 {
@@ -901,6 +956,7 @@ int main(void)
 		cmocka_unit_test(test_not_zeroed),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_odd_errors),
 		cmocka_unit_test(test_bare),
 		cmocka_unit_test(test_opening),
 		cmocka_unit_test(test_invalidate),
