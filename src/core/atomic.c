@@ -23,10 +23,12 @@
  * The page lock is held from the look at PG_MAPPED to the end of the call (R5), the table
  * outside of it (R1).
  */
+#include <errno.h>
+
 #include "core/engine.h"
 
 /* Pages that lose their mappings by one call. */
-#define RUN_MAX 512u
+#define RUN_MAX 512
 
 static bool to_be_hidden(uint32_t word)
 {
@@ -34,16 +36,24 @@ static bool to_be_hidden(uint32_t word)
 	       !(pg_in(word, PG_DIRTY_MASK) && MKW__MUTANT(ATOMIC_LEAVES_DIRTY));
 }
 
-/* Locks a run of mapped pages at or after *idx; how many. Waits for locked ones. */
-static size_t lock_mapped(struct mkw__inode *in, uint64_t *idx, uint64_t end)
+/*
+ * Locks a run of mapped pages at or after *idx; how many. Waits for locked ones;
+ * nowait: -EAGAIN.
+ */
+static ssize_t lock_mapped(struct mkw__inode *in, uint64_t *idx, uint64_t end,
+			   bool nowait)
 {
-	size_t n = 0;
+	ssize_t n = 0;
 	uint32_t word;
 
 	mkw__mutex_lock(&in->tree);
 	while ((*idx = mkw__page_next_locked(in, *idx, end, PG_PRESENT_MASK)) <
 	       end) {
 		word = mkw__page_get_locked(in, *idx);
+		if ((word & PG_LOCKED) && nowait) {
+			mkw__mutex_unlock(&in->tree);
+			return -EAGAIN;
+		}
 		if (word & PG_LOCKED)
 			mkw__page_sleep_locked(in, *idx);
 		else if (to_be_hidden(word))
@@ -51,30 +61,32 @@ static size_t lock_mapped(struct mkw__inode *in, uint64_t *idx, uint64_t end)
 		else
 			++*idx;
 	}
-	while (*idx + n < end && n < RUN_MAX) {
-		word = mkw__page_get_locked(in, *idx + n);
+	while (*idx + (uint64_t)n < end && n < RUN_MAX) {
+		word = mkw__page_get_locked(in, *idx + (uint64_t)n);
 		if ((word & PG_LOCKED) || !to_be_hidden(word))
 			break;
-		mkw__page_set_locked(in, *idx + n++, word | PG_LOCKED);
+		mkw__page_set_locked(in, *idx + (uint64_t)n++, word | PG_LOCKED);
 	}
 	mkw__mutex_unlock(&in->tree);
 	return n;
 }
 
-void mkw__atomic_hide(struct mkw__inode *in, uint64_t first, uint64_t end)
+int mkw__atomic_hide(struct mkw__inode *in, uint64_t first, uint64_t end,
+		     bool nowait)
 {
 	struct mkw__range_req table;
-	size_t n;
+	ssize_t n;
 
 	if (MKW__MUTANT(ATOMIC_LEAVES_MAPPED))
-		return;
+		return 0;
 	if (MKW__MUTANT(ATOMIC_FIRST_PAGE))
 		end = mkw__min(end, first + 1);
 	mkw__map_table_lock(&table);
-	while ((n = lock_mapped(in, &first, end))) {
-		mkw__map_zap(in, first, n);
-		mkw__page_unlock_run(in, first, n, PG_MAPPED | PG_WRITABLE);
-		first += n;
+	while ((n = lock_mapped(in, &first, end, nowait)) > 0) {
+		mkw__map_zap(in, first, (uint64_t)n);
+		mkw__page_unlock_run(in, first, (uint64_t)n, PG_MAPPED | PG_WRITABLE);
+		first += (uint64_t)n;
 	}
 	mkw__map_table_unlock(&table);
+	return (int)n;
 }

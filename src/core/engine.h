@@ -670,9 +670,10 @@ static inline bool mkw__atomic(struct mkw__inode *in)
 }
 /*
  * No page of [first, end) is mapped any more, nor will be before the caller's EXCL_TAKE over
- * them ends.
+ * them ends. -EAGAIN: nowait, and somebody has one of them.
  */
-void mkw__atomic_hide(struct mkw__inode *in, uint64_t first, uint64_t end);
+int mkw__atomic_hide(struct mkw__inode *in, uint64_t first, uint64_t end,
+		     bool nowait);
 
 /* ---- glance.c: reading without locks ----------------------------------- */
 

@@ -127,8 +127,13 @@ static int lock_unpinned(struct mkw__inode *in, struct mkw__excl *x,
 			break;
 	}
 	mkw__pin_turn_end(&turn);
-	if (!r && mkw__atomic(in))
-		mkw__atomic_hide(in, start >> shift, end >> shift);
+	if (r || !mkw__atomic(in))
+		return r;
+	r = mkw__atomic_hide(in, start >> shift, end >> shift, nowait);
+	if (r) {
+		unlock(in, x);
+		mkw__pool_poke(in->engine);
+	}
 	return r;
 }
 

@@ -14,6 +14,7 @@
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -520,6 +521,60 @@ static void pins(void **state)
 	world_close(&w);
 }
 
+/* A page is locked while it is protected, snapshot or mapped: who does not wait is told. */
+struct page_holder {
+	struct mkw__inode *inode;
+	sem_t has, go;
+};
+
+static void *hold_page(void *arg)
+{
+	struct page_holder *h = arg;
+	uint32_t word;
+
+	mkw__mutex_lock(&h->inode->tree);
+	while ((word = mkw__page_get_locked(h->inode, 1)) & PG_LOCKED)
+		mkw__page_sleep_locked(h->inode, 1);
+	mkw__page_set_locked(h->inode, 1, word | PG_LOCKED);
+	mkw__mutex_unlock(&h->inode->tree);
+	sem_post(&h->has);
+	while (sem_wait(&h->go))
+		;
+	mkw__page_unlock_run(h->inode, 1, 1, 0);
+	return NULL;
+}
+
+static void nowait(struct world *w)
+{
+	struct page_holder h = { .inode = w->file->inode };
+	uint64_t v = 3;
+	pthread_t t;
+
+	sem_init(&h.has, 0, 0);
+	sem_init(&h.go, 0, 0);
+	fill(w, 0, 4, 1, 0);
+	store(w, P(1), 2);
+	pthread_create(&t, NULL, hold_page, &h);
+	while (sem_wait(&h.has))
+		;
+	/* Or it waits for ever. */
+	alarm(100);
+	assert_int_equal(mkw_pwrite(w->file, &v, 8, (off_t)P(1) - 4, MKW_NOWAIT),
+			 -EAGAIN);
+	alarm(0);
+	sem_post(&h.go);
+	pthread_join(t, NULL);
+	assert_int_equal(load(w, P(1)), 2);
+	/* The lock was given back; so with nobody there, it is done. */
+	assert_int_equal(mkw_pwrite(w->file, &v, 8, (off_t)P(1) - 4, MKW_NOWAIT), 8);
+}
+
+static void does_not_wait(void **state)
+{
+	(void)state;
+	each_world(MKW_ATOMIC_WRITES, nowait);
+}
+
 /* Out of a mapping a write needs all of its bytes first: up to 1 GiB. */
 static void too_long(void **state)
 {
@@ -549,6 +604,7 @@ int main(void)
 		cmocka_unit_test(versions_rise),
 		cmocka_unit_test(short_write),
 		cmocka_unit_test(pins),
+		cmocka_unit_test(does_not_wait),
 		cmocka_unit_test(too_long),
 	};
 	int fd;
