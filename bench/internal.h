@@ -32,6 +32,10 @@ enum bench_kind {
 	BENCH_REFAULT,		/* cached pages that lost their mapping */
 	BENCH_RANDOM_STORE,	/* 8 bytes stored to pages at random, then a sync */
 	BENCH_CACHED_PREAD,	/* whole cached pages by a read call */
+	BENCH_QUEUE_READ,	/* pages at random by asynchronous calls, most not cached */
+	BENCH_ATOMIC_PWRITE,	/* a cached page by a write call, at once for mappings */
+	BENCH_ATOMIC_PWRITE_LONG, /* the same, 64 KiB */
+	BENCH_ATOMIC_LOAD,	/* and each page loaded from a mapping after it */
 	BENCH_KINDS
 };
 

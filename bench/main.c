@@ -53,6 +53,14 @@ static const struct workload all[] = {
 	  "the same, faults served in the faulting thread" },
 	{ "cached-pread", BENCH_CACHED_PREAD, false,
 	  "cached pages read by pread(2), by mkw_pread()" },
+	{ "queue-read", BENCH_QUEUE_READ, false,
+	  "pages at random, out of core, 32 at once: io_uring, buffered; a queue" },
+	{ "atomic-pwrite-4k", BENCH_ATOMIC_PWRITE, false,
+	  "4 KiB written to cached pages, by pwrite(2); with MKW_ATOMIC_WRITES" },
+	{ "atomic-pwrite-64k", BENCH_ATOMIC_PWRITE_LONG, false,
+	  "the same, 64 KiB" },
+	{ "atomic-pwrite-load", BENCH_ATOMIC_LOAD, false,
+	  "the same, and each page then loaded through a mapping" },
 };
 #define WORKLOADS (sizeof(all) / sizeof(all[0]))
 

@@ -29,9 +29,21 @@
  *               which is timed by itself.
  * cached-pread  As refault, without a mapping: whole pages by pread(2), or
  *               mkw_pread(), in a scattered order.
+ * queue-read    Warm-up as random-read's. Then reads of whole pages at random, 32 at any
+ *               time, each into a buffer of its own: by io_uring, whose reads go through
+ *               the kernel's page cache (POSIX_FADV_RANDOM) as a queue's go through
+ *               the engine's, and as many misses; O_DIRECT would be another job. Both
+ *               submit again in one call what has come back.
+ * atomic-pwrite 4 MiB of the file, cached and read into memory first; then writes of
+ *               that memory to their own places, in a scattered order. The engine's
+ *               file is open with MKW_ATOMIC_WRITES. In -load each page is loaded through
+ *               the mapping after it was written, so that the next write has mappings
+ *               to take away, and the load a fault. What was written is synced after
+ *               the clock has stopped.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -46,6 +58,11 @@
 
 /* How many touches lie between two looks at the clock. */
 #define BURST 64
+/* Reads at once. */
+#define DEPTH 32
+/* What atomic-pwrite writes to, again and again. */
+#define WRITTEN ((size_t)4 << 20)
+#define LONG ((size_t)64 << 10)
 
 uint64_t mkw__bench_word(uint64_t page, uint64_t word)
 {
@@ -110,6 +127,18 @@ static int view_map(struct view *v)
 	return 0;
 }
 
+static int view_open_file(struct view *v)
+{
+	int fd = v->run->setup->fd;
+	char path[32];
+
+	if (v->run->kind < BENCH_ATOMIC_PWRITE)
+		return mkw_file_open_fd(v->engine, fd, &v->file);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return mkw_file_open(v->engine, path, O_RDWR | MKW_ATOMIC_WRITES, 0,
+			     &v->file);
+}
+
 static int view_open(struct view *v, const struct bench_run *run)
 {
 	const struct bench_setup *setup = run->setup;
@@ -125,9 +154,9 @@ static int view_open(struct view *v, const struct bench_run *run)
 		err = mkw_engine_open(&opt, &v->engine);
 		if (err)
 			return failed("mkw_engine_open", -err);
-		err = mkw_file_open_fd(v->engine, setup->fd, &v->file);
+		err = view_open_file(v);
 		if (err)
-			return failed("mkw_file_open_fd", -err);
+			return failed("opening the file by the engine", -err);
 	}
 	return view_map(v);
 }
@@ -250,23 +279,31 @@ static uint64_t next_random(uint64_t *state)
 	return mkw__bench_word(*state >> 16, *state & 0xffff);
 }
 
-/* Reads, or stores and syncs. */
-static int random_touches(struct view *v, struct bench_result *res)
+/* Pages in order until the cache is full; from then on, at random. */
+static int warm_up(struct view *v)
 {
 	const struct bench_setup *setup = v->run->setup;
 	uint64_t pages = setup->file_bytes / setup->page_size;
 	uint64_t warm = 2 * setup->cache_bytes / setup->page_size;
-	uint64_t state = v->run->seed << 32;
-	uint64_t begin, limit = setup->seconds * 1000000000ull;
 
 	if (view_advise(v, MADV_SEQUENTIAL))
 		return -1;
 	for (uint64_t page = 0; page < warm && page < pages; page++)
 		if (touch(v, page))
 			return -1;
-	if (view_advise(v, MADV_RANDOM))
-		return -1;
+	return view_advise(v, MADV_RANDOM);
+}
 
+/* Reads, or stores and syncs. */
+static int random_touches(struct view *v, struct bench_result *res)
+{
+	const struct bench_setup *setup = v->run->setup;
+	uint64_t pages = setup->file_bytes / setup->page_size;
+	uint64_t state = v->run->seed << 32;
+	uint64_t begin, limit = setup->seconds * 1000000000ull;
+
+	if (warm_up(v))
+		return -1;
 	begin = now_ns();
 	do {
 		for (int i = 0; i < BURST; i++)
@@ -367,6 +404,222 @@ static int refault(struct view *v, struct bench_result *res)
 	return 0;
 }
 
+/* ---- asynchronous reads ------------------------------------------------ */
+
+/* DEPTH reads; done[] are those that came back, `count` of them. */
+struct reads {
+	const struct view *v;
+	struct io_uring ring;
+	struct mkw_queue *queue;
+	unsigned char *mem;
+	uint64_t page[DEPTH];
+	unsigned done[DEPTH];
+	unsigned count;
+};
+
+static int reads_open(struct reads *r, const struct view *v)
+{
+	struct mkw_queue_options opt = MKW_QUEUE_OPTIONS_INIT;
+	int err;
+
+	*r = (struct reads){ .v = v, .count = DEPTH };
+	for (unsigned i = 0; i < DEPTH; i++)
+		r->done[i] = i;
+	r->mem = aligned_alloc(v->run->setup->page_size,
+			       DEPTH * v->run->setup->page_size);
+	if (!r->mem)
+		return failed("buffers", ENOMEM);
+	if (v->run->target == BENCH_KERNEL) {
+		err = posix_fadvise(v->run->setup->fd, 0, 0, POSIX_FADV_RANDOM);
+		if (err)
+			return failed("posix_fadvise", err);
+		err = io_uring_queue_init(DEPTH, &r->ring, 0);
+		return err ? failed("io_uring", -err) : 0;
+	}
+	opt.depth = opt.threads = DEPTH;
+	err = mkw_queue_open(v->engine, &opt, &r->queue);
+	return err ? failed("mkw_queue_open", -err) : 0;
+}
+
+/* What is under way is waited for, and forgotten. */
+static int reads_close(struct reads *r)
+{
+	struct io_uring_cqe *cqe;
+	int err = 0;
+
+	if (r->queue) {
+		err = mkw_queue_close(r->queue);
+	} else {
+		for (; r->count < DEPTH && !err; r->count++) {
+			err = io_uring_wait_cqe(&r->ring, &cqe);
+			if (!err)
+				io_uring_cqe_seen(&r->ring, cqe);
+		}
+		io_uring_queue_exit(&r->ring);
+	}
+	free(r->mem);
+	return err ? failed("ending reads", -err) : 0;
+}
+
+/* Those that came back read other pages now. (The kernel's call waits, too.) */
+static int reads_submit(struct reads *r, uint64_t *state)
+{
+	const struct bench_setup *setup = r->v->run->setup;
+	uint64_t pages = setup->file_bytes / setup->page_size;
+	size_t len = setup->page_size;
+	struct mkw_request rq[DEPTH];
+	ssize_t n;
+
+	for (unsigned i = 0; i < r->count; i++) {
+		unsigned slot = r->done[i];
+		void *buf = r->mem + slot * len;
+		off_t off;
+
+		r->page[slot] = next_random(state) % pages;
+		off = (off_t)(r->page[slot] * len);
+		if (r->queue) {
+			rq[i] = (struct mkw_request)MKW_REQUEST_INIT;
+			rq[i].op = MKW_OP_READ;
+			rq[i].file = r->v->file;
+			rq[i].buf = buf;
+			rq[i].len = len;
+			rq[i].off = off;
+			rq[i].tag = slot;
+		} else {
+			struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
+
+			io_uring_prep_read(sqe, setup->fd, buf, (unsigned)len,
+					   (uint64_t)off);
+			io_uring_sqe_set_data64(sqe, slot);
+		}
+	}
+	n = r->queue ? mkw_queue_submit(r->queue, rq, r->count) :
+		       io_uring_submit_and_wait(&r->ring, 1);
+	return n == (ssize_t)r->count ? 0 :
+	       failed("submitting reads", n < 0 ? (int)-n : EAGAIN);
+}
+
+static int reads_check(struct reads *r, unsigned slot, int64_t value)
+{
+	size_t len = r->v->run->setup->page_size;
+	uint64_t page = r->page[slot];
+	uint64_t word = page * 7 % r->v->words_per_page;
+
+	if (value != (int64_t)len)
+		return failed("reading a page", value < 0 ? (int)-value : EIO);
+	r->done[r->count++] = slot;
+	return compare(r->v, page, word,
+		       ((uint64_t *)(void *)(r->mem + slot * len))[word]);
+}
+
+/* Waits for some, and takes what there is. */
+static int reads_reap(struct reads *r)
+{
+	struct mkw_result results[DEPTH];
+	struct io_uring_cqe *cqe;
+	unsigned head, seen = 0;
+	ssize_t n;
+	int err;
+
+	r->count = 0;
+	if (r->queue) {
+		do
+			n = mkw_queue_reap(r->queue, results, DEPTH, -1);
+		while (n == -EINTR);
+		if (n < 0)
+			return failed("mkw_queue_reap", (int)-n);
+		for (ssize_t i = 0; i < n; i++)
+			if (reads_check(r, (unsigned)results[i].tag,
+					results[i].value))
+				return -1;
+		return 0;
+	}
+	do
+		err = io_uring_wait_cqe(&r->ring, &cqe);
+	while (err == -EINTR);
+	if (err)
+		return failed("io_uring", -err);
+	io_uring_for_each_cqe(&r->ring, head, cqe) {
+		if (reads_check(r, (unsigned)io_uring_cqe_get_data64(cqe),
+				cqe->res))
+			return -1;
+		seen++;
+	}
+	io_uring_cq_advance(&r->ring, seen);
+	return 0;
+}
+
+static int queue_read(struct view *v, struct bench_result *res)
+{
+	uint64_t limit = v->run->setup->seconds * 1000000000ull;
+	uint64_t state = v->run->seed << 32, begin;
+	struct reads r;
+
+	if (warm_up(v) || reads_open(&r, v))
+		return -1;
+	begin = now_ns();
+	do {
+		if (reads_submit(&r, &state) || reads_reap(&r))
+			return -1;
+		res->touches += r.count;
+		res->ns = now_ns() - begin;
+	} while (res->ns < limit);
+	return reads_close(&r);
+}
+
+/* ---- writes that are atomic as a whole ---------------------------------- */
+
+static int write_at(const struct view *v, const unsigned char *mem, size_t off_bytes,
+		    size_t len)
+{
+	off_t off = (off_t)off_bytes;
+	ssize_t n = v->run->target == BENCH_KERNEL ?
+			    pwrite(v->run->setup->fd, mem + off, len, off) :
+			    mkw_pwrite(v->file, mem + off, len, off, 0);
+
+	return n == (ssize_t)len ? 0 :
+	       failed("writing pages", n < -1 ? (int)-n : errno);
+}
+
+static int load_pages(const struct view *v, size_t off, size_t len)
+{
+	size_t size = v->run->setup->page_size;
+
+	for (size_t end = off + len; off < end; off += size)
+		if (touch(v, off / size))
+			return -1;
+	return 0;
+}
+
+static int atomic_pwrite(struct view *v, struct bench_result *res)
+{
+	const struct bench_setup *setup = v->run->setup;
+	size_t len = v->run->kind == BENCH_ATOMIC_PWRITE ? setup->page_size : LONG;
+	bool load = v->run->kind == BENCH_ATOMIC_LOAD;
+	uint64_t limit = setup->seconds * 1000000000ull, begin, at = 0;
+	unsigned char *mem = aligned_alloc(setup->page_size, WRITTEN);
+
+	if (!mem)
+		return failed("a buffer", ENOMEM);
+	for (size_t off = 0; off < WRITTEN; off += setup->page_size)
+		if (read_page(v, off / setup->page_size, mem + off))
+			return -1;
+	begin = now_ns();
+	do {
+		for (int i = 0; i < BURST; i++) {
+			size_t off = (at++ * 0x9e3779b1u & (WRITTEN / len - 1)) * len;
+
+			if (write_at(v, mem, off, len) ||
+			    (load && load_pages(v, off, len)))
+				return -1;
+		}
+		res->touches += BURST * len / setup->page_size;
+		res->ns = now_ns() - begin;
+	} while (res->ns < limit);
+	free(mem);
+	return load_pages(v, 0, WRITTEN) || view_sync(v);
+}
+
 static int (*const workloads[BENCH_KINDS])(struct view *v,
 					   struct bench_result *res) = {
 	[BENCH_RANDOM_READ] = random_touches,
@@ -375,6 +628,10 @@ static int (*const workloads[BENCH_KINDS])(struct view *v,
 	[BENCH_REFAULT] = refault,
 	[BENCH_RANDOM_STORE] = random_touches,
 	[BENCH_CACHED_PREAD] = cached_pread,
+	[BENCH_QUEUE_READ] = queue_read,
+	[BENCH_ATOMIC_PWRITE] = atomic_pwrite,
+	[BENCH_ATOMIC_PWRITE_LONG] = atomic_pwrite,
+	[BENCH_ATOMIC_LOAD] = atomic_pwrite,
 };
 
 /* The child: ends with _exit(), 0 after a result has been sent. */

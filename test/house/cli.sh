@@ -101,7 +101,7 @@ for part in $("$mkwrite" --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
 		bad=1
 	}
 done
-for workload in $("$mkwrite" bench --help | sed -n '/^Workloads/,$s/^  \([a-z-]*\)  .*/\1/p'); do
+for workload in $("$mkwrite" bench --help | sed -n '/^Workloads/,$s/^  \([a-z0-9-]*\)  .*/\1/p'); do
 	grep -q "^\.BR* .*$workload" "$man/mkwrite-bench.1" || {
 		echo "$man/mkwrite-bench.1 does not name $workload"
 		bad=1
