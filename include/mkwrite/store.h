@@ -15,7 +15,8 @@
  * Which thread calls. Reads and writes without MKW_IO_MAY_BLOCK come from the
  * engine's own threads, on which every page fault of the engine waits: the store
  * queues the work, or does what is short, and returns. It must not sleep on a
- * device, a peer, or a lock that another thread holds while it does. Everything
+ * device, a peer, or a lock that another thread holds while it does. (With
+ * MKW_STORE_MAY_BLOCK there are none of these, and it may.) Everything
  * else, and reads and writes with MKW_IO_MAY_BLOCK, comes from a thread that may
  * sleep as long as it takes: one of the program that is in a call of mkwrite.h, or
  * one that the engine has for that. With MKW_STORE_ANY_CONTEXT reads and the
@@ -135,6 +136,13 @@ struct mkw_store_run {
  * it they go through the engine's threads.
  */
 #define MKW_STORE_ANY_CONTEXT 0x8u
+/*
+ * read and write may sleep wherever they are called, so all of them have
+ * MKW_IO_MAY_BLOCK: those of the engine's own threads are made by four that it starts
+ * for the store. The simplest for a store of blocking calls; not with
+ * MKW_STORE_ANY_CONTEXT.
+ */
+#define MKW_STORE_MAY_BLOCK   0x10u
 
 /*
  * What a store is.
@@ -247,13 +255,15 @@ struct mkw_store_ops {
  * same identity is open, which then serves.
  *
  * -EINVAL   a NULL argument, unknown flags, O_TRUNC without O_RDWR; no read(), or an
- *           alignment that is not a power of two up to a page; MKW_STORE_RESERVES
- *           without allocate(), release() and blocks(); or ops->size or info->size is
+ *           alignment that is not a power of two up to a page; an unknown flag;
+ *           MKW_STORE_RESERVES without allocate(), release() and blocks();
+ *           MKW_STORE_MAY_BLOCK with MKW_STORE_ANY_CONTEXT; or ops->size or info->size is
  *           that of no version of this header
  * -EROFS    O_RDWR, and no write()
  * -EACCES   O_RDWR, and the engine has it open for reading
  * -EBUSY    as own() says
  * -ENOMEM   no memory
+ * -EAGAIN   MKW_STORE_MAY_BLOCK, and there is no thread
  * and every error of own(), and of resize() with O_TRUNC.
  */
 int mkw_file_open_store(struct mkw_engine *engine,

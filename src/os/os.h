@@ -449,6 +449,7 @@ struct mkw__os_io {
 	uint64_t len_before;	/* the store's, when it was asked */
 	_Atomic uint32_t state;
 	struct mkw__os_event event;
+	struct mkw__os_io *next;	/* threads.c */
 	/* And of transfers of a descriptor. */
 	void (*raw)(struct mkw__os_loop *l, struct mkw__os_io *io, int res);
 	void (*failed)(struct mkw_io *io, int error);

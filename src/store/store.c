@@ -31,6 +31,9 @@
 enum { IO_ISSUED = 0x51ed0a5e, IO_WAITED = 0x3a17ed0b, IO_DONE = 0x0d0ed0cc };
 
 #define ZEROS 4096u
+#define FLAGS                                                                 \
+	(MKW_STORE_DIRECT | MKW_STORE_RESERVES | MKW_STORE_USER_MEMORY |      \
+	 MKW_STORE_ANY_CONTEXT | MKW_STORE_MAY_BLOCK)
 
 struct mkw__os_io *mkw__store_io(struct mkw_io *io)
 {
@@ -47,16 +50,20 @@ static bool moves(const struct mkw__os_io *io)
 static void issue(struct mkw__os_io *io)
 {
 	struct mkw__store *st = io->store;
+	bool here = !io->loop || !st->threads;
 
 	io->ask = (struct mkw_io){
 		.off = io->off + io->moved,
 		.len = io->total - io->moved,
 		.buf = io->buf ? mkw__os_at(io->buf, io->moved) : NULL,
-		.flags = io->loop ? 0 : MKW_IO_MAY_BLOCK,
+		.flags = io->loop && here ? 0 : MKW_IO_MAY_BLOCK,
 	};
 	io->len_before = atomic_load_explicit(&st->len, memory_order_acquire);
 	atomic_store_explicit(&io->state, IO_ISSUED, memory_order_relaxed);
-	io->op(st->arg, &io->ask);
+	if (here)
+		io->op(st->arg, &io->ask);
+	else
+		mkw__store_threads_give(st->threads, io);
 }
 
 static int zero_rest(struct mkw__os_io *io)
@@ -200,7 +207,7 @@ int mkw_io_transfer(struct mkw_io *ask, int fd, size_t len,
 {
 	struct mkw__os_io *io = mkw__store_io(ask);
 
-	if (!io->loop || !len || len > ask->len)
+	if ((ask->flags & MKW_IO_MAY_BLOCK) || !len || len > ask->len)
 		return -EINVAL;
 	io->fd = fd;
 	io->part = len;
@@ -434,7 +441,10 @@ static bool is_unit(uint32_t n)
 static bool is_complete(const struct mkw_store_ops *ops,
 			const struct mkw_store_info *info)
 {
-	if (!ops->read || info->len > INT64_MAX || !info->align)
+	if (!ops->read || info->len > INT64_MAX || !info->align ||
+	    (info->flags & ~FLAGS) ||
+	    ((info->flags & MKW_STORE_MAY_BLOCK) &&
+	     (info->flags & MKW_STORE_ANY_CONTEXT)))
 		return false;
 	return !(info->flags & MKW_STORE_RESERVES) ||
 	       (ops->allocate && ops->release && ops->blocks);
@@ -446,6 +456,7 @@ int mkw__store_make(const struct mkw_store_ops *ops,
 {
 	struct mkw_store_info all = { .align = 1 };
 	struct mkw__store *st;
+	int r = 0;
 
 	/* Shorter ones will be those of older headers; there is none yet. */
 	if (ops->size != sizeof(*ops) || info->size != sizeof(*info))
@@ -481,12 +492,19 @@ int mkw__store_make(const struct mkw_store_ops *ops,
 		.dev = all.id[0],
 		.ino = all.id[1],
 	};
-	*out = st;
-	return 0;
+	if (all.flags & MKW_STORE_MAY_BLOCK)
+		r = mkw__store_threads_start(&st->threads);
+	if (r)
+		mkw__os_free(st);
+	else
+		*out = st;
+	return r;
 }
 
 void mkw__store_close(struct mkw__store *st)
 {
+	if (st->threads)
+		mkw__store_threads_end(st->threads);
 	if (st->ops.close)
 		st->ops.close(st->arg);
 	mkw__os_free(st);

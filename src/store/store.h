@@ -25,12 +25,13 @@ struct mkw__store {
 	bool user_memory;	/* direct I/O needs no copy */
 	bool any_context;	/* may be called from the fault handler */
 	bool read_only;
+	struct mkw__store_threads *threads;	/* its reads and writes may sleep; or NULL */
 	uint64_t dev, ino;	/* what it is: info.id */
 };
 
 /*
  * A store of these operations; writable: as it will be asked for. -EINVAL, -EROFS,
- * -ENOMEM, with nothing called.
+ * -ENOMEM, -EAGAIN (no thread), with nothing called.
  */
 int mkw__store_make(const struct mkw_store_ops *ops,
 		    const struct mkw_store_info *info, void *arg, bool writable,
@@ -71,6 +72,14 @@ int mkw__store_blocks(struct mkw__store *st, uint64_t off, uint64_t end,
 int64_t mkw__store_seek(struct mkw__store *st, uint64_t off, bool data);
 /* -EOPNOTSUPP: nobody else can have changed it. */
 int mkw__store_length(struct mkw__store *st, uint64_t *len);
+
+/*
+ * Threads that call io->op() for each I/O that is given to them. -ENOMEM, -EAGAIN.
+ * They end when there is nothing to do any more. threads.c.
+ */
+int mkw__store_threads_start(struct mkw__store_threads **out);
+void mkw__store_threads_give(struct mkw__store_threads *t, struct mkw__os_io *io);
+void mkw__store_threads_end(struct mkw__store_threads *t);
 
 /* The engine's I/O that a store's is part of. */
 struct mkw__os_io *mkw__store_io(struct mkw_io *io);

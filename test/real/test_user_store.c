@@ -591,6 +591,77 @@ static void test_bare(void **state)
 	free(want);
 }
 
+/* ---- reads and writes that sleep ------------------------------------------ */
+
+#define SLEEPERS 4u	/* the engine's threads for a store */
+
+static sem_t asleep, wake;
+
+static void sleeping_read(void *arg, struct mkw_io *io)
+{
+	(void)arg;
+	if (!(io->flags & MKW_IO_MAY_BLOCK) || mkw_io_transfer(io, 0, 1, NULL) != -EINVAL)
+		abort();
+	if (io->off >= P(16)) {
+		sem_post(&asleep);
+		while (sem_wait(&wake))
+			;
+	}
+	mkw_io_done(io, transfer(io, false));
+}
+
+static void *touch_one(void *arg)
+{
+	(void)*(volatile unsigned char *)arg;
+	return NULL;
+}
+
+/* The page faults of others do not wait for those that sleep in the store. */
+static void test_may_block(void **state)
+{
+	struct mkw_store_ops ops = odd_ops;
+	struct mkw_store_info info;
+	pthread_t thread[SLEEPERS];
+	struct mkw_file *other;
+	struct fixture f;
+	unsigned char *p;
+
+	(void)state;
+	start(&f, &odd_ops, P(64), false, O_RDWR);
+	sem_init(&asleep, 0, 0);
+	sem_init(&wake, 0, 0);
+	ops.read = sleeping_read;
+	info = info_of();
+	info.flags = MKW_STORE_MAY_BLOCK;
+	assert_int_equal(mkw_file_open_store(f.engine, &ops, &info, NULL, O_RDWR,
+					     &other), 0);
+	assert_int_equal(mkw_map(other, NULL, P(64), PROT_READ | PROT_WRITE,
+				 map_flags, 0, (void **)&p), 0);
+	assert_int_equal(mkw_advise(other, 0, 0, MKW_ADVICE_RANDOM), 0);
+	alarm(100);
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		pthread_create(&thread[i], NULL, touch_one, p + P(20 + 10 * i));
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		while (sem_wait(&asleep))
+			;
+	assert_int_equal(f.p[P(3)], odd.data[P(3)]);
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		sem_post(&wake);
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		pthread_join(thread[i], NULL);
+	/* More than there are threads. */
+	for (unsigned i = 0; i < 64; i++)
+		sem_post(&wake);
+	assert_memory_equal(p, odd.data, P(64));
+	p[P(1)] = 99;
+	assert_int_equal(mkw_sync(other), 0);
+	assert_int_equal(odd.data[P(1)], 99);
+	alarm(0);
+	assert_int_equal(mkw_unmap(p, P(64)), 0);
+	assert_int_equal(mkw_file_close(other), 0);
+	finish(&f);
+}
+
 /* ---- data that changes elsewhere ---------------------------------------- */
 
 static void change(size_t at, unsigned char to)
@@ -815,6 +886,10 @@ static void test_opening(void **state)
 	bad = info;
 	bad.flags = MKW_STORE_RESERVES;
 	assert_int_equal(OPEN(&ops, &bad, O_RDWR), -EINVAL);
+	bad.flags = MKW_STORE_MAY_BLOCK | MKW_STORE_ANY_CONTEXT;
+	assert_int_equal(OPEN(&ops, &bad, O_RDWR), -EINVAL);
+	bad.flags = 0x80000000;
+	assert_int_equal(OPEN(&ops, &bad, O_RDWR), -EINVAL);
 	bad = info;
 	bad.size = 8;
 	assert_int_equal(OPEN(&ops, &bad, O_RDWR), -EINVAL);
@@ -957,6 +1032,7 @@ int main(void)
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_odd_errors),
+		cmocka_unit_test(test_may_block),
 		cmocka_unit_test(test_bare),
 		cmocka_unit_test(test_opening),
 		cmocka_unit_test(test_invalidate),
