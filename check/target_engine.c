@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,26 @@ struct engine {
 	unsigned map_flags;
 	void *map;
 	size_t len;
+	pthread_mutex_t mutex;
+	struct queue *queues;	/* those that no call has just now */
 };
+
+/* One for each call that is made by one at once. */
+struct queue {
+	struct mkw_queue *of;
+	struct queue *next;
+};
+
+static void close_queues(struct engine *e)
+{
+	struct queue *q;
+
+	while ((q = e->queues)) {
+		e->queues = q->next;
+		mkw_queue_close(q->of);
+		free(q);
+	}
+}
 
 static void engine_close(struct target *t)
 {
@@ -49,6 +69,7 @@ static void engine_close(struct target *t)
 
 	if (!e)
 		return;
+	close_queues(e);
 	if (e->map)
 		mkw_unmap(e->map, e->len);
 	if (e->file)
@@ -137,6 +158,7 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 	if (!e)
 		return -ENOMEM;
 	t->priv = e;
+	pthread_mutex_init(&e->mutex, NULL);
 	e->fd = -1;
 	e->other = -1;
 	e->len = len;
@@ -196,7 +218,7 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 	if (err)
 		goto explain;
 	t->direct_align = info.direct_align;
-	t->ways = WAY_NOWAIT;
+	t->ways = WAY_NOWAIT | WAY_URING;
 	if (!info.direct)
 		snprintf(t->note, sizeof(t->note),
 			 "the file system has no O_DIRECT: the engine's own I/O "
@@ -213,26 +235,81 @@ fail:
 	return err;
 }
 
-static unsigned flags_of(unsigned way)
+static struct queue *get_queue(struct engine *e)
 {
-	return (way & WAY_DIRECT ? MKW_DIRECT : 0) |
-	       (way & WAY_NOWAIT ? MKW_NOWAIT : 0);
+	struct queue *q;
+
+	pthread_mutex_lock(&e->mutex);
+	q = e->queues;
+	if (q)
+		e->queues = q->next;
+	pthread_mutex_unlock(&e->mutex);
+	if (q)
+		return q;
+	q = calloc(1, sizeof(*q));
+	if (q && mkw_queue_open(e->engine, NULL, &q->of)) {
+		free(q);
+		q = NULL;
+	}
+	return q;
+}
+
+static void put_queue(struct engine *e, struct queue *q)
+{
+	pthread_mutex_lock(&e->mutex);
+	q->next = e->queues;
+	e->queues = q;
+	pthread_mutex_unlock(&e->mutex);
+}
+
+/* Submitted to a queue, and waited for. */
+static ssize_t by_queue(struct engine *e, struct mkw_request rq)
+{
+	struct queue *q = get_queue(e);
+	struct mkw_result result;
+	ssize_t n;
+
+	if (!q)
+		return -ENOMEM;
+	n = mkw_queue_submit(q->of, &rq, 1);
+	if (n == 1) {
+		do
+			n = mkw_queue_reap(q->of, &result, 1, -1);
+		while (n == -EINTR);
+	}
+	put_queue(e, q);
+	return n == 1 ? (ssize_t)result.value : n < 0 ? n : -EIO;
+}
+
+static ssize_t transfer(struct engine *e, enum mkw_op op, void *buf, size_t len,
+			off_t off, unsigned way)
+{
+	struct mkw_request rq = MKW_REQUEST_INIT;
+
+	rq.op = op;
+	rq.flags = (way & WAY_DIRECT ? MKW_DIRECT : 0) |
+		   (way & WAY_NOWAIT ? MKW_NOWAIT : 0);
+	rq.file = e->file;
+	rq.buf = buf;
+	rq.len = len;
+	rq.off = off;
+	if (way & WAY_URING)
+		return by_queue(e, rq);
+	return op == MKW_OP_READ ? mkw_pread(e->file, buf, len, off, rq.flags) :
+				   mkw_pwrite(e->file, buf, len, off, rq.flags);
 }
 
 static ssize_t engine_pread(struct target *t, void *buf, size_t len,
 			    off_t off, unsigned way)
 {
-	struct engine *e = t->priv;
-
-	return mkw_pread(e->file, buf, len, off, flags_of(way));
+	return transfer(t->priv, MKW_OP_READ, buf, len, off, way);
 }
 
 static ssize_t engine_pwrite(struct target *t, const void *buf, size_t len,
 			     off_t off, unsigned way)
 {
-	struct engine *e = t->priv;
-
-	return mkw_pwrite(e->file, buf, len, off, flags_of(way));
+	return transfer(t->priv, MKW_OP_WRITE, (void *)(uintptr_t)buf, len, off,
+			way);
 }
 
 static int engine_fallocate(struct target *t, int mode, off_t off, off_t len)
@@ -295,8 +372,10 @@ static int engine_disturb(struct target *t, enum disturb what, off_t off,
 		return mkw_advise(e->file, off, (off_t)len,
 				  MKW_ADVICE_DONTNEED);
 	case DISTURB_MSYNC:
-		return mkw_sync(e->file);
+		return mkw_sync_range(e->file, off, (off_t)len,
+				      off & 4096 ? MKW_SYNC_NOFLUSH : 0);
 	case DISTURB_REMAP:
+		return mkw_invalidate(e->file, off, (off_t)len, 0);
 	case DISTURB_MOVE:
 		return map_elsewhere(t, off, len);
 	case DISTURB_FREEZE:
