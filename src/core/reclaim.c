@@ -39,6 +39,7 @@ struct cluster {
 	/* Pages that are locked, a bit for each; and which leaves' are dropped. */
 	uint64_t locked[CLUSTER_LEAVES];
 	bool drop[CLUSTER_LEAVES];
+	bool pinned;			/* a page that is not locked */
 	bool glanced;			/* at some of those, perhaps still */
 };
 
@@ -102,9 +103,10 @@ static bool is_which(uint32_t word, enum which which)
 }
 
 /* Locks those of the pages [first, end), at most a leaf's; a bit for each. */
-static uint64_t lock_pages_locked(struct mkw__inode *in, uint64_t first,
+static uint64_t lock_pages_locked(struct cluster *c, uint64_t first,
 				  uint64_t end, enum which which)
 {
+	struct mkw__inode *in = c->inode;
 	uint64_t bits = 0, spared = 0;
 
 	_Static_assert(MKW__LEAF_PAGES == 64, "a bit for each page");
@@ -114,10 +116,11 @@ static uint64_t lock_pages_locked(struct mkw__inode *in, uint64_t first,
 		spared = mkw__glance_touched_locked(in, first);
 	for (unsigned i = 0; i < end - first; i++) {
 		uint32_t word = mkw__page_get_locked(in, first + i);
+		bool pinned = mkw__page_is_pinned_locked(in, first + i, false) &&
+			      !MKW__MUTANT(PIN_DROPPED);
 
-		if (!is_which(word, which) || (spared >> i & 1) ||
-		    (mkw__page_is_pinned_locked(in, first + i, false) &&
-		     !MKW__MUTANT(PIN_DROPPED)))
+		c->pinned |= pinned;
+		if (!is_which(word, which) || (spared >> i & 1) || pinned)
 			continue;
 		mkw__page_set_locked(in, first + i, word | PG_LOCKED);
 		bits |= (uint64_t)1 << i;
@@ -130,6 +133,7 @@ static void lock_cluster(struct cluster *c, bool inactive, bool hard)
 {
 	struct mkw__inode *in = c->inode;
 
+	c->pinned = false;
 	c->glanced = false;
 	mkw__mutex_lock(&in->tree);
 	for (unsigned i = 0; i < c->leaves; i++) {
@@ -137,7 +141,7 @@ static void lock_cluster(struct cluster *c, bool inactive, bool hard)
 		bool once = mkw__page_is_once_locked(in, first);
 
 		c->drop[i] = once || inactive;
-		c->locked[i] = lock_pages_locked(in, first, first + MKW__LEAF_PAGES,
+		c->locked[i] = lock_pages_locked(c, first, first + MKW__LEAF_PAGES,
 						 once ? CLEAN :
 						 !inactive ? MAPPED :
 						 hard ? UNMAPPED_CLEAN :
@@ -198,6 +202,23 @@ static size_t drop_run(struct mkw__inode *in, uint64_t first, size_t n)
 	return n;
 }
 
+/*
+ * Unmaps what is locked, [first, first + n) from the first to the last. What lies between
+ * goes along, which costs less, unless it is pinned.
+ */
+static void unmap(struct cluster *c, uint64_t first, size_t n)
+{
+	size_t at;
+
+	if (!c->pinned) {
+		mkw__map_zap(c->inode, first, n);
+		return;
+	}
+	for (unsigned drop = 0; drop < 2; drop++)
+		for (at = 0; (n = next_run(c, drop, &at)); at += n)
+			mkw__map_zap(c->inode, c->first + at, n);
+}
+
 /* Carries out what lock_cluster() has decided; frames freed. Map table held. */
 static size_t finish_cluster(struct cluster *c)
 {
@@ -208,7 +229,7 @@ static size_t finish_cluster(struct cluster *c)
 
 	if (!span(c, &first, &n))
 		return 0;
-	mkw__map_zap(in, first, n);
+	unmap(c, first, n);
 	for (at = 0; (n = next_run(c, false, &at)); at += n) {
 		mkw__page_unlock_run(in, c->first + at, n,
 				     PG_MAPPED | PG_WRITABLE);
@@ -243,7 +264,7 @@ static void evict(struct mkw__inode *in, uint64_t first, uint64_t end)
 	mkw__map_table_lock(&table);
 	mkw__mutex_lock(&in->tree);
 	c.drop[0] = true;
-	c.locked[0] = lock_pages_locked(in, first, end, CLEAN);
+	c.locked[0] = lock_pages_locked(&c, first, end, CLEAN);
 	c.glanced = mkw__glance_may_go_on_locked(in, first, c.locked[0] <<
 						 first % MKW__LEAF_PAGES);
 	mkw__mutex_unlock(&in->tree);

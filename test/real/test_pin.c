@@ -362,6 +362,31 @@ static void in_system_calls(void **state)
 	close(fds[1]);
 }
 
+/* Nor does it where its neighbours on both sides are dropped at once. */
+static void among_dropped(void **state)
+{
+	struct mkw_pin *pin;
+	struct world w;
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	world_open(&w, P(PAGES), MKW_POLICY_RETRY, MKW_MAP_INLINE, 0);
+	for (unsigned i = 6; i < 9; i++)
+		(void)*(volatile unsigned char *)(w.map + P(i));
+	assert_int_equal(mkw_pin(w.map + P(7), P(1), MKW_PIN_READ, &pin), 0);
+	assert_int_equal(mkw_advise(w.file, (off_t)P(6), (off_t)P(3),
+				    MKW_ADVICE_DONTNEED), 0);
+	assert_int_equal(write(fds[1], w.map + P(7), 6), 6);
+	/* They have gone. */
+	assert_int_equal(write(fds[1], w.map + P(6), 6), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(mkw_unpin(pin), 0);
+	world_close(&w);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void vectors_and_bounds(void **state)
 {
 	struct iovec iov[3];
@@ -422,6 +447,7 @@ int main(void)
 		cmocka_unit_test(owner),
 		cmocka_unit_test(freeze_beside),
 		cmocka_unit_test(in_system_calls),
+		cmocka_unit_test(among_dropped),
 		cmocka_unit_test(vectors_and_bounds),
 	};
 
