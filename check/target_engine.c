@@ -30,6 +30,7 @@ struct slot {
 	bool ring_up;
 	bool registered;	/* what is pinned is a buffer of the ring, too */
 	struct mkw_pin *pin;
+	uint64_t unmaps_ended;	/* before it was pinned */
 };
 
 struct engine {
@@ -39,6 +40,9 @@ struct engine {
 	int other;		/* a file beside it, for pinned memory; a slot a thread */
 	unsigned n_slots;
 	struct slot *slots;
+	bool no_kernel_faults;	/* those inside of system calls: EFAULT */
+	/* Times that mapped pages were taken out of page tables, pinned or not. */
+	_Atomic uint64_t unmaps_begun, unmaps_ended;
 	unsigned map_flags;
 	void *map;
 	size_t len;
@@ -150,6 +154,7 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 {
 	struct mkw_engine_options opt = MKW_ENGINE_OPTIONS_INIT;
 	struct mkw_file_info info = MKW_FILE_INFO_INIT;
+	struct mkw_stats st = MKW_STATS_INIT;
 	struct engine *e = calloc(1, sizeof(*e));
 	const char *what = "make its file";
 	char path[4096];
@@ -215,8 +220,11 @@ static int engine_open(struct target *t, const struct check_config *cfg,
 	}
 	t->map = e->map;
 	err = mkw_file_info(e->file, &info);
+	if (!err)
+		err = mkw_engine_stats(e->engine, &st);
 	if (err)
 		goto explain;
+	e->no_kernel_faults = cfg->inline_faults || !st.kernel_faults;
 	t->direct_align = info.direct_align;
 	t->ways = WAY_NOWAIT | WAY_URING;
 	if (!info.direct)
@@ -359,10 +367,15 @@ static int engine_disturb(struct target *t, enum disturb what, off_t off,
 {
 	struct engine *e = t->priv;
 
+	int err;
+
 	switch (what) {
 	case DISTURB_UNMAP:
-		return madvise((char *)e->map + off, len, MADV_DONTNEED) ?
-			       -errno : 0;
+		atomic_fetch_add(&e->unmaps_begun, 1);
+		err = madvise((char *)e->map + off, len, MADV_DONTNEED) ?
+			      -errno : 0;
+		atomic_fetch_add(&e->unmaps_ended, 1);
+		return err;
 	case DISTURB_POPULATE:
 	case DISTURB_READAHEAD:
 		return mkw_advise(e->file, off, (off_t)len,
@@ -415,9 +428,11 @@ static int engine_pin(struct target *t, size_t len, off_t off, bool store,
 	struct engine *e = t->priv;
 	struct slot *s = &e->slots[slot];
 	struct iovec mem = { (char *)e->map + off, len };
-	int err = mkw_pin(mem.iov_base, len,
-			  store ? MKW_PIN_WRITE : MKW_PIN_READ, &s->pin);
+	int err;
 
+	s->unmaps_ended = atomic_load(&e->unmaps_ended);
+	err = mkw_pin(mem.iov_base, len, store ? MKW_PIN_WRITE : MKW_PIN_READ,
+		      &s->pin);
 	if (!err)
 		s->registered = s->ring_up &&
 				!io_uring_register_buffers(&s->ring, &mem, 1);
@@ -479,8 +494,14 @@ static ssize_t engine_pinned(struct target *t, bool store, void *buf, size_t len
 		n = syscall(SYS_pread64, e->other, mem, len, at);
 	else
 		n = syscall(SYS_pwrite64, e->other, mem, len, at);
+	if (n < 0 && !s->registered)
+		n = -errno;
+	/* Whoever unmaps by himself what he has pinned. */
+	if (n == -EFAULT && e->no_kernel_faults &&
+	    atomic_load(&e->unmaps_begun) != s->unmaps_ended)
+		return -EAGAIN;
 	if (n < 0)
-		return s->registered ? n : -errno;
+		return n;
 	if (!store && n > 0 && pread(e->other, buf, (size_t)n, at) != n)
 		return -EIO;
 	return n;
