@@ -130,7 +130,9 @@ int mkw__check_write_json(const char *path, const struct column *cols,
 	for (unsigned i = 0; i < n; i++) {
 		fprintf(f, "    {\n      \"target\": ");
 		json_string(f, cols[i].label);
-		fprintf(f, ",\n      \"clean\": %s,\n      \"interrupted\": %s",
+		fprintf(f, ",\n      \"checked\": %s,\n      \"clean\": %s,\n"
+			"      \"interrupted\": %s",
+			json_bool(mkw__column_checked(&cols[i])),
 			json_bool(mkw__column_clean(&cols[i], o)),
 			json_bool(cols[i].random.interrupted));
 		json_windows(f, &cols[i], o);

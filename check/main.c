@@ -5,7 +5,8 @@
  *
  *   0   the target named, or without --target the last one, is clean
  *   1   it is not
- *   2   usage, or the environment does not allow the check
+ *   2   usage, or the environment does not allow the check, or not all of it; also
+ *       where all of what was asked for was skipped
  *
  * An interrupt ends what runs; what is known by then is printed.
  */
@@ -147,25 +148,28 @@ static int report(const char *self, const struct options *o,
 		  const struct column *cols, unsigned n)
 {
 	int status = EXIT_CLEAN;
+	char path[4096];
 
 	if (n)
 		mkw__check_print(cols, n, o);
 	fflush(stdout);
+	/* What can be written is, whatever cannot. */
 	if (o->json)
-		status = export(self, "--json", o->json,
-				mkw__check_write_json(o->json, cols, n, o));
-	if (o->junit && status == EXIT_CLEAN)
-		status = export(self, "--junit", o->junit,
-				mkw__check_write_junit(o->junit, cols, n, o));
-	if (o->html && status == EXIT_CLEAN)
-		status = export(self, "--html", o->html,
-				mkw__check_write_html(o->html, cols, n, o));
-	if (o->bundled && status == EXIT_CLEAN) {
-		char path[4096];
-
+		status |= export(self, "--json", o->json,
+				 mkw__check_write_json(o->json, cols, n, o));
+	if (o->junit)
+		status |= export(self, "--junit", o->junit,
+				 mkw__check_write_junit(o->junit, cols, n, o));
+	if (o->html)
+		status |= export(self, "--html", o->html,
+				 mkw__check_write_html(o->html, cols, n, o));
+	if (o->bundled) {
 		snprintf(path, sizeof(path), "%s/report.html", o->bundle);
-		status = export(self, "--bundle", path,
-				mkw__check_write_html(path, cols, n, o));
+		status |= export(self, "--bundle", path,
+				 mkw__check_write_html(path, cols, n, o));
+	} else if (o->bundle && n) {
+		fprintf(stderr, "%s: --bundle %s: not written, as there was no "
+			"anomaly with a history\n", self, o->bundle);
 	}
 	return status;
 }
@@ -182,7 +186,7 @@ struct session {
 	struct options o;
 	struct column cols[COLUMNS_MAX];
 	unsigned n;
-	bool fits;		/* the environment allows it all */
+	bool fits;		/* the environment allows it, so far */
 };
 
 /* All targets that were asked for, on the directory. fs: of --fs, or NULL. */
@@ -220,15 +224,19 @@ static void run_dir(struct session *s, const char *fs)
 	}
 }
 
-/* A fresh file system of each type. */
+/* A fresh file system of each type. What cannot be had keeps none of the others off. */
 static void run_fs(struct session *s)
 {
-	for (unsigned i = 0; i < s->o.n_fs && s->fits; i++) {
+	bool all_fit = true;
+	unsigned i;
+
+	for (i = 0; i < s->o.n_fs && !mkw__check_interrupted(); i++) {
 		const char *fs = s->o.fs[i];
 		struct image im = { .mounted = false };
 		char why[256], path[64];
 		int fd = -1;
 
+		s->fits = true;
 		progress(&s->o, fs, "making it");
 		if (!mkw__image_possible(fs, why, sizeof(why)) &&
 		    !mkw__image_namespace(why, sizeof(why)))
@@ -244,7 +252,14 @@ static void run_fs(struct session *s)
 		mkw__image_unmount(&im);
 		if (fd >= 0)
 			close(fd);
+		all_fit &= s->fits;
 	}
+	for (; i < s->o.n_fs; i++) {
+		fprintf(stderr, "%s: interrupted; %s was not checked\n", s->self,
+			s->o.fs[i]);
+		all_fit = false;
+	}
+	s->fits = all_fit;
 	s->o.cfg.dir = NULL;
 }
 
@@ -272,6 +287,11 @@ int mkw__check_main(int argc, char **argv)
 	mkw__check_uncatch();
 	status = report(argv[0], &s.o, s.cols, s.n);
 	for (unsigned i = 0; i < s.n; i++) {
+		if (counts(&s.o, &s.cols[i]) && !mkw__column_checked(&s.cols[i])) {
+			fprintf(stderr, "%s: %s: all of it was skipped, for the "
+				"reasons given\n", argv[0], s.cols[i].label);
+			s.fits = false;
+		}
 		dirty |= counts(&s.o, &s.cols[i]) &&
 			 !mkw__column_clean(&s.cols[i], &s.o);
 		free(s.cols[i].wins);

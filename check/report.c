@@ -105,6 +105,14 @@ static uint64_t total_ops(const struct check_result *res)
 	return n;
 }
 
+bool mkw__column_checked(const struct column *c)
+{
+	for (unsigned i = 0; i < c->n_wins; i++)
+		if (c->wins[i].verdict != WIN_SKIPPED)
+			return true;
+	return c->has_random && total_ops(&c->random);
+}
+
 /* Operations that the class's count is a part of; 0: no such number. */
 static uint64_t out_of(const struct check_result *res, enum check_class class)
 {
@@ -205,7 +213,7 @@ static struct cell make_cell(const struct row *row, const struct column *col,
 	const struct check_result *res = &col->random;
 	struct cell cell = { "", NULL };
 	uint64_t n = 0;
-	bool clean;
+	bool clean, checked;
 
 	switch (row->kind) {
 	case ROW_WINDOW:
@@ -224,8 +232,10 @@ static struct cell make_cell(const struct row *row, const struct column *col,
 		break;
 	case ROW_VERDICT:
 		clean = mkw__column_clean(col, o);
-		cell.colour = clean ? GREEN : RED;
-		strcpy(cell.text, clean ? "clean" : "not clean");
+		checked = mkw__column_checked(col);
+		cell.colour = clean && checked ? GREEN : RED;
+		strcpy(cell.text, !checked ? "not checked" :
+				  clean ? "clean" : "not clean");
 		return cell;
 	}
 	if (col->has_random)

@@ -24,6 +24,8 @@ struct column {
 
 /* Nothing in it that counts as a failure? */
 bool mkw__column_clean(const struct column *c, const struct options *o);
+/* Was there anything that was not skipped? */
+bool mkw__column_checked(const struct column *c);
 
 void mkw__check_list(void);
 void mkw__check_print(const struct column *cols, unsigned n,

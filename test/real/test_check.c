@@ -1148,6 +1148,10 @@ static void command_line(void **state)
 	assert_int_equal(COMMAND("--file-size", "1000", "."), 2);
 	assert_int_equal(COMMAND("--file-size", "1G", "."), 2);
 	assert_int_equal(COMMAND("--freeze", "/"), 2);
+	/* All of it is skipped. */
+	assert_int_equal(COMMAND("--target", "kernel", "--window", "none",
+				 "--profile", "shift", "--file-size", "16M",
+				 dir()), 2);
 	assert_int_equal(COMMAND("--delay", "1h", "."), 2);
 	assert_int_equal(COMMAND("--delay", "us", "."), 2);
 	assert_int_equal(COMMAND("--delay", "1000ms", "."), 2);
@@ -1171,6 +1175,50 @@ static void command_line(void **state)
 		assert_int_equal(status, 1);
 }
 
+static void quiet_stdout(void)
+{
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	dup2(fd, 1);
+	close(fd);
+}
+
+/* One thing that cannot be had, of a list of file systems or reports, costs no other. */
+static void what_can_be_had(void **state)
+{
+	char path[] = "/tmp/mkwrite-junit-XXXXXX", text[8192];
+	int fd = mkstemp(path), status;
+	ssize_t n;
+	pid_t pid;
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(COMMAND("--target", "kernel", "--seconds", "0.2",
+				 "--window", "none", "--json", "/nonexistent/f",
+				 "--junit", path, dir()), 2);
+	assert_true(lseek(fd, 0, SEEK_END) > 0);
+	if (geteuid() == 0) {
+		/* Mounts in a namespace of its own. */
+		pid = fork();
+		if (!pid) {
+			quiet_stdout();
+			setenv("PATH", "/nonexistent/sbin", 1);
+			_exit(COMMAND("--fs", "ext4,tmpfs", "--target", "kernel",
+				      "--window", "past-end-write", "--junit",
+				      path));
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), 2);
+		n = pread(fd, text, sizeof(text) - 1, 0);
+		assert_true(n > 0);
+		text[n] = '\0';
+		assert_non_null(strstr(text, "kernel tmpfs"));
+	}
+	close(fd);
+	unlink(path);
+}
+
 /* In kB, from /proc/self/status. */
 static long status_kb(const char *name)
 {
@@ -1184,14 +1232,6 @@ static long status_kb(const char *name)
 	if (f)
 		fclose(f);
 	return kb;
-}
-
-static void quiet_stdout(void)
-{
-	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-	dup2(fd, 1);
-	close(fd);
 }
 
 /* With so many threads the logs want more, and are kept short. */
@@ -1358,6 +1398,7 @@ int main(void)
 		cmocka_unit_test(bundle),
 		cmocka_unit_test(kernel_runs),
 		cmocka_unit_test(command_line),
+		cmocka_unit_test(what_can_be_had),
 		cmocka_unit_test(memory_is_bounded),
 		cmocka_unit_test(interrupted_anywhere),
 		cmocka_unit_test(no_files_left),
