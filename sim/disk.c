@@ -893,7 +893,9 @@ struct mkw__store *sim_disk_store(struct sim_disk *d)
 	info.len = d->len;
 	info.align = info.block = SIM_BLOCK;
 	info.flags = MKW_STORE_RESERVES | MKW_STORE_DIRECT |
-		     MKW_STORE_USER_MEMORY | MKW_STORE_ANY_CONTEXT;
+		     MKW_STORE_USER_MEMORY |
+		     (sim_config()->store_threads ? MKW_STORE_MAY_BLOCK :
+						    MKW_STORE_ANY_CONTEXT);
 	info.id[0] = info.id[1] = 1;
 	for (struct sim_disk *other = disks; other != d; other = other->next)
 		info.id[1]++;

@@ -24,8 +24,8 @@ static void usage(FILE *to)
 	fprintf(to,
 		"usage: mkwrite sim [--scenario NAME] [--policy none|invalidate|retry]\n"
 		"                   [--seeds A..B | --seed S | --exhaustive [--limit N]]\n"
-		"                   [--mutant NAME] [--r0-off] [--old-kernel] [--coverage]\n"
-		"                   [--trace] [--json FILE]\n"
+		"                   [--mutant NAME] [--r0-off] [--old-kernel]\n"
+		"                   [--store-threads] [--coverage] [--trace] [--json FILE]\n"
 		"       mkwrite sim --scenario NAME --seed S|--play N --schedule LIST ...\n"
 		"       mkwrite sim --mutants\n"
 		"       mkwrite sim --list\n"
@@ -44,6 +44,7 @@ static void usage(FILE *to)
 		"  --mutants        plant every bug in turn; each must be noticed\n"
 		"  --r0-off         copy to and from mapped buffers with the file's locks held\n"
 		"  --old-kernel     with the userfaultfd of Linux 6.1\n"
+		"  --store-threads  on a store with MKW_STORE_MAY_BLOCK\n"
 		"  --coverage       seeds until all page states and lock nestings were taken; 1 if not\n"
 		"  --trace          print every step\n"
 		"  --json FILE      the results, for programs\n"
@@ -183,6 +184,7 @@ static bool parse_flag(const char *arg)
 	} flags[] = {
 		{ "--trace", &cli.trace }, { "--r0-off", &cli.stage.r0_off },
 		{ "--old-kernel", &cli.stage.old_kernel },
+		{ "--store-threads", &cli.stage.store_threads },
 		{ "--exhaustive", &cli.exhaustive }, { "--mutants", &cli.mutants },
 		{ "--coverage", &cli.coverage },
 	};

@@ -77,6 +77,8 @@ static void print_command(FILE *to, const struct outcome *o)
 		fprintf(to, " --r0-off");
 	if (p->options.old_kernel)
 		fprintf(to, " --old-kernel");
+	if (p->options.store_threads)
+		fprintf(to, " --store-threads");
 	if (p->small)
 		fprintf(to, " --play %u", (unsigned)(p->small - smalls));
 	else

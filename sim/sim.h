@@ -51,6 +51,7 @@ struct sim_config {
 	uint64_t step_limit;	/* 0: 400,000; more is called a livelock */
 	bool oddities;		/* spurious EAGAIN, short counts */
 	bool old_kernel;	/* Linux 6.1: no protected CONTINUE, no POISON */
+	bool store_threads;	/* disks are stores with MKW_STORE_MAY_BLOCK */
 	bool trace;		/* print every step as it happens */
 	uint64_t crash_step;	/* the machine crashes there; 0: it does not */
 	bool transactions;	/* fewer points, the same outcomes; see machine.h */

@@ -1509,7 +1509,8 @@ static void recover_main(void *arg)
 /* The contents that the disk may have now, and the engine's view of one. */
 static bool after_crash(const struct sim_config *cfg, struct sim_result *res)
 {
-	struct sim_config again = { .seed = cfg->seed, .old_kernel = cfg->old_kernel };
+	struct sim_config again = { .seed = cfg->seed, .old_kernel = cfg->old_kernel,
+				    .store_threads = cfg->store_threads };
 	uint64_t random = cfg->seed ^ cfg->crash_step;
 	struct sim_result recovered;
 
@@ -1617,6 +1618,7 @@ bool play_run(const struct play *p, struct sim_scheduler *scheduler, bool trace,
 		/* Half of the runs on a machine that has no rare moods. */
 		.oddities = !p->small && p->seed % 2,
 		.old_kernel = p->options.old_kernel,
+		.store_threads = p->options.store_threads,
 		.trace = trace,
 		.transactions = p->small,
 		.scheduler = scheduler,

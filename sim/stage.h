@@ -29,6 +29,7 @@ struct stage_options {
 	enum mkw__mutant mutant;	/* as mkw__testing.mutant */
 	bool r0_off;
 	bool old_kernel;	/* as sim_config.old_kernel */
+	bool store_threads;	/* likewise */
 	bool crashes;		/* the machine does */
 	bool search;		/* of a small play: nothing is left to chance */
 };
