@@ -1026,9 +1026,60 @@ static void test_queue_threads(void **state)
 	assert_int_equal(mkw_engine_close(engine), 0);
 }
 
+static unsigned closes;
+
+static void no_read(void *arg, struct mkw_io *io)
+{
+	(void)arg;
+	mkw_io_done(io, -EIO);
+}
+
+static void count_close(void *arg)
+{
+	(void)arg;
+	closes++;
+}
+
+/* A store that is to have threads and gets some of them, or none, is closed. */
+static void test_store_threads(void **state)
+{
+	static const struct mkw_store_ops ops = {
+		MKW_STORE_OPS_INIT, .read = no_read, .close = count_close,
+	};
+	struct mkw_store_info info = MKW_STORE_INFO_INIT;
+	struct fault_plan plan = { .points = FAULT_BIT(FAULT_LOOP), .err = -EAGAIN };
+	struct mkw_engine *engine;
+	struct mkw_file *file;
+	int r = -EAGAIN;
+
+	(void)state;
+	info.len = P(1);
+	info.flags = MKW_STORE_MAY_BLOCK;
+	assert_int_equal(mkw_engine_open(NULL, &engine), 0);
+	for (plan.nth = 1; r; plan.nth++) {
+		int64_t live = wrap_os_live();
+		bool fired;
+
+		closes = 0;
+		fault_arm(&plan);
+		r = mkw_file_open_store(engine, &ops, &info, NULL, O_RDONLY, &file);
+		fired = fault_disarm();
+		assert_int_equal(r, fired ? -EAGAIN : 0);
+		if (!r)
+			assert_int_equal(mkw_file_close(file), 0);
+		assert_int_equal(closes, 1);
+		assert_int_equal(wrap_os_live(), live);
+	}
+	assert_true(plan.nth > 5);
+	assert_int_equal(mkw_engine_close(engine), 0);
+}
+
 int main(void)
 {
-	const struct CMUnitTest once[] = { cmocka_unit_test(test_queue_threads) };
+	const struct CMUnitTest once[] = {
+		cmocka_unit_test(test_queue_threads),
+		cmocka_unit_test(test_store_threads),
+	};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_operations),
 		cmocka_unit_test(test_small_cache),
