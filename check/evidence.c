@@ -60,7 +60,7 @@ void mkw__evidence_take(struct evidence *ev, const struct history *h,
 	ev->n = 0;
 	ev->class = class;
 	ev->word = word;
-	ev->began = h->began;
+	ev->began = h->began - h->before_ns;
 	take_profile(ev, h);
 	since = since > BEFORE_NS ? since - BEFORE_NS : 0;
 	/* Backwards from the witness, since it is the end that tells. */
@@ -104,7 +104,7 @@ void mkw__evidence_take_last(struct evidence *ev, const struct history *h,
 	ev->weak = true;
 	ev->class = class;
 	ev->word = word;
-	ev->began = h->began;
+	ev->began = h->began - h->before_ns;
 	take_profile(ev, h);
 	/* What changes no word may be at fault as well. */
 	for (unsigned n = 0; first > 0 && n < EVIDENCE_OPS; first--) {

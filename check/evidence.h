@@ -25,9 +25,10 @@ struct evidence {
 	bool taken;
 	bool weak;
 	enum check_class class;
+	char what[320];		/* of just these operations, or "" */
 	char profile[16];
 	uint32_t word;
-	uint64_t began;		/* stamp that the times count from */
+	uint64_t began;		/* stamp that times count from: hammering time */
 	unsigned n;
 	struct evidence_op ops[EVIDENCE_OPS];	/* by start */
 };

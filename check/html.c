@@ -337,7 +337,9 @@ int mkw__check_write_html(const char *path, const struct column *cols,
 		text(f, cols[i].label);
 		fprintf(f, ": %s</h2><p>",
 			mkw__check_class_name(ev->class));
-		text(f, cols[i].random.classes[ev->class].example);
+		/* The first of the class may be another one. */
+		text(f, ev->what[0] ? ev->what :
+				      cols[i].random.classes[ev->class].example);
 		fprintf(f, "</p><p class=\"faint\">Operations on its page; pale: "
 			"they do not touch the word. Profile %s. Mount: ",
 			ev->profile);

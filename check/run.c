@@ -338,6 +338,7 @@ static void take_weak(struct run *run, enum check_class class, unsigned log,
 	struct history h = { .logs = run->logs, .n_logs = run->cfg->threads + 1,
 			     .phase = run->phase, .words = run->layout.words,
 			     .began = run->began,
+			     .before_ns = run->before_ns,
 			     .profile = mkw__check_profile_name(run->profile) };
 
 	if (!ev || ev->taken)

@@ -445,24 +445,29 @@ static void count(struct verdict *v, enum check_class class,
 	struct check_count *c = &v->classes[class];
 	char a[120] = "a write of an earlier round", b[120];
 	const char *verb = " shown by ";
+	struct evidence *ev = h->evidence;
+	bool wanted = ev && (!ev->taken || ev->weak);
+	char what[320];
 
-	if (class != CHECK_TORN || h->atomic || h->strict) {
-		v->failures++;
-		if (h->evidence)
-			mkw__evidence_take(h->evidence, h, v->order, v->n_order,
-					   class, culprit, witness, word);
-	}
 	if (culprit)
 		describe(h, culprit, a, sizeof(a));
 	if (class == CHECK_STALE_READ)
 		verb = " not seen by ";
 	if (culprit == witness)
 		verb = "; ";
-	mkw__check_count(c, witness->end - h->began + h->before_ns,
-			 "%s%s%s, word at byte %zu", a, verb,
-			 culprit == witness ? "" :
-					      describe(h, witness, b, sizeof(b)),
-			 word * WORD);
+	snprintf(what, sizeof(what), "%s%s%s, word at byte %zu", a, verb,
+		 culprit == witness ? "" : describe(h, witness, b, sizeof(b)),
+		 word * WORD);
+	mkw__check_count(c, witness->end - h->began + h->before_ns, "%s", what);
+	if (class == CHECK_TORN && !h->atomic && !h->strict)
+		return;
+	v->failures++;
+	if (!wanted)
+		return;
+	mkw__evidence_take(ev, h, v->order, v->n_order, class, culprit, witness,
+			   word);
+	if (ev->taken && !ev->weak)
+		memcpy(ev->what, what, sizeof(what));
 }
 
 static enum check_class lost_class(enum op_kind kind)

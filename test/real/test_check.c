@@ -1048,6 +1048,9 @@ static void bundle(void **state)
 	assert_int_equal(mkw__check_run(&cfg, &col.random), 0);
 	assert_true(col.evidence.taken);
 	assert_int_equal(col.evidence.class, CHECK_LOST_DIRECT_WRITE);
+	/* What is said of the picture is what it shows. */
+	snprintf(cmd, sizeof(cmd), "word at byte %zu", col.evidence.word * WORD);
+	assert_non_null(strstr(col.evidence.what, cmd));
 	cfg.epochs = 4;
 	mkw__check_minimise(&cfg, &col.evidence, 60, &min);
 	/* It does not take two to lose what is dropped, nor a store. */
