@@ -51,7 +51,7 @@ int mkw__pool_init(struct mkw_engine *e, uint64_t cache_bytes)
 	if (MKW__TEST(dirty_pages))
 		p->dirty_high = MKW__TEST(dirty_pages);
 	p->dirty_low = mkw__min(p->dirty_high / 2,
-				mkw__max(p->frames_max / 64, 16));
+				mkw__max(p->frames_max / 32, 16));
 
 	/* One for each page at most; but where those are few and far between, no
 	 * more than keeps memory beside the pages within 0.5 % of them, and 32
