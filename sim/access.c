@@ -4,12 +4,12 @@
  *
  * Memory is told apart by four bytes (a page's word), which no code of the engine
  * shares between objects. What a step leaves as it found it has been read only: since
- * steps are done at once nobody sees the difference. Plain loads and stores are logged and nothing else. An
- * atomic one is also a place where another task may come between, as a lock is
- * (sim_point_atomic()): elsewhere the engine's memory has a lock over it, or an
- * owner, which the thread sanitizer's tests see to. A relaxed fetch_add whose
- * result nobody uses is how the engine counts: it commutes with its like, and is
- * no such place.
+ * steps are done at once nobody sees the difference. Plain loads and stores are logged
+ * and nothing else. An atomic one is also a place where another task may come between,
+ * as a lock is (sim_point_atomic()): elsewhere the engine's memory has a lock over it,
+ * or an owner, which the thread sanitizer's tests see to. A relaxed fetch_add whose
+ * result nobody uses is how the engine counts: it commutes with its like, and is no
+ * such place.
  */
 #include "sim/access.h"
 

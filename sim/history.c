@@ -14,9 +14,9 @@
  * that saw X next to what was over before X began would need X twice. Zeros,
  * of which nobody knows whose they are, are left out.
  *
- * A write that failed may be taken or left out, but not taken later than it ended. When there is no order, the
- * blame goes to the earliest-ending operation without which (and without all
- * that ended later) there would be one.
+ * A write that failed may be taken or left out, but not taken later than it ended. When
+ * there is no order, the blame goes to the earliest-ending operation without which (and
+ * without all that ended later) there would be one.
  */
 #include "sim/history.h"
 

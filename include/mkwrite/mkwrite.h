@@ -325,12 +325,11 @@ int mkw_file_close(struct mkw_file *file);
 /*
  * Reads or writes up to len bytes at offset off, as pread(2) and pwrite(2) do,
  * atomically against every other call on the file, and per word against loads and stores
- * through mappings (a write of a file with MKW_ATOMIC_WRITES: as a whole). The buffer may be ordinary
- * memory or lie in a mapping of any engine of the process, of the same file
- * and range too; the result is that of copying through private memory. (Into a
- * mapping, what is longer than 64 MiB is read in parts, each atomic by itself.)
- * A write past the end extends the file. More than 0x7ffff000 bytes are cut to
- * that.
+ * through mappings (a write of a file with MKW_ATOMIC_WRITES: as a whole). The buffer
+ * may be ordinary memory or lie in a mapping of any engine of the process, of the same
+ * file and range too; the result is that of copying through private memory. (Into a
+ * mapping, what is longer than 64 MiB is read in parts, each atomic by itself.) A write
+ * past the end extends the file. More than 0x7ffff000 bytes are cut to that.
  *
  * MKW_DIRECT moves the bytes of pages that are not cached straight between
  * the buffer and the device. off and len must be multiples of the file's
@@ -792,10 +791,10 @@ int mkw_protect(void *addr, size_t len, int prot);
  *                   stored to by somebody all the time: each is dirty, has its space
  *                   on the disk, and is written back after the pin has ended
  * and what would take them away waits: punch, zero, collapse, insert, truncation to
- * less, direct writes, all writes with MKW_ATOMIC_WRITES, mkw_discard(), and for pins for writing mkw_sync() and its like.
- * A thread that would wait so for a pin of its own gets -EDEADLK; of two threads that
- * wait for each other's pins nobody is told. A sync with -EDEADLK has written all but
- * the caller's pinned pages.
+ * less, direct writes, all writes with MKW_ATOMIC_WRITES, mkw_discard(), and for pins
+ * for writing mkw_sync() and its like. A thread that would wait so for a pin of its own
+ * gets -EDEADLK; of two threads that wait for each other's pins nobody is told. A sync
+ * with -EDEADLK has written all but the caller's pinned pages.
  *
  * A pin may be ended by any thread. Pages may be pinned several times. At most a
  * quarter of an engine's cache_bytes may be pinned at once, each pin counted by itself.

@@ -86,8 +86,9 @@ struct mkw_io {
 /*
  * Ends an operation. result: of reads and writes the bytes moved, from off on; of
  * the others 0; or a negative errno, of which -EIO and -ENOSPC have a meaning that
- * programs know (-EXDEV, -ENOBUFS and what is no error number count as -EIO). It may be called in the operation itself, and in any thread, where
- * it blocks for no longer than a mutex.
+ * programs know (-EXDEV, -ENOBUFS and what is no error number count as -EIO). It may be
+ * called in the operation itself, and in any thread, where it blocks for no longer than
+ * a mutex.
  *
  * Short counts: the engine asks again for the rest. 0 of a read means the end:
  * what follows is zero where the length is no greater, -EIO elsewhere. 0 of a
@@ -250,9 +251,9 @@ struct mkw_store_ops {
  * Opens a file on a store. flags: O_RDONLY or O_RDWR, and O_TRUNC. *ops and *info
  * are copied; the address of *ops is part of the store's identity (info->id).
  *
- * Whatever it returns but -EINVAL and -ECHILD, the store is the engine's from the call on: it is closed
- * with the last handle and mapping; before the return when the call fails; or at once where a file of the
- * same identity is open, which then serves.
+ * Whatever it returns but -EINVAL and -ECHILD, the store is the engine's from the call
+ * on: it is closed with the last handle and mapping; before the return when the call
+ * fails; or at once where a file of the same identity is open, which then serves.
  *
  * -EINVAL   a NULL argument, unknown flags, O_TRUNC without O_RDWR; no read(), or an
  *           alignment that is not a power of two up to a page; an unknown flag;

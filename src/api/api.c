@@ -6,11 +6,11 @@
  * so is a call in a forked child (-ECHILD): its parent's threads may have held
  * any lock when it was made.
  *
- * Signals are blocked, and cancellation is disabled, around whatever takes a lock, so that no handler of the
- * application runs in a thread that holds one: it might touch a mapping, and the
- * fault would wait for the very lock (ubuf.c does so itself for reads and writes,
- * since there a part must run with signals open). Opening by name or descriptor
- * is in open.c.
+ * Signals are blocked, and cancellation is disabled, around whatever takes a lock, so
+ * that no handler of the application runs in a thread that holds one: it might touch a
+ * mapping, and the fault would wait for the very lock (ubuf.c does so itself for reads
+ * and writes, since there a part must run with signals open). Opening by name or
+ * descriptor is in open.c.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -29,13 +29,13 @@
  *
  * Stale messages. A wake reaches every access that sleeps on the page, also those
  * whose messages are still to be served: when their turn comes the store may be
- * over, and a punch, too; or it was past the end, and the file has grown since. To make the page DIRTY then would leave a dirty page
- * and soon a block in the hole (G4). When the message was taken from the kernel
- * the store was still to come, so it is stale only if an operation took data
- * away since: inode->takes counts those that are through (excl.c, before they
- * unlock), and is noted when the fault first runs. A take that fell between the
- * reading of the message and the note shows in the engine's count, which is
- * noted before the reading, and which a take raises before the inode's: a note
+ * over, and a punch, too; or it was past the end, and the file has grown since. To make
+ * the page DIRTY then would leave a dirty page and soon a block in the hole (G4). When
+ * the message was taken from the kernel the store was still to come, so it is stale
+ * only if an operation took data away since: inode->takes counts those that are through
+ * (excl.c, before they unlock), and is noted when the fault first runs. A take that
+ * fell between the reading of the message and the note shows in the engine's count,
+ * which is noted before the reading, and which a take raises before the inode's: a note
  * that includes the take finds the engine's count changed.
  *   A clean page that such a fault wants to store to is mapped protected instead,
  * and the access woken: if the store is still there its fault comes again. The

@@ -9,9 +9,10 @@
  * The store's bytes are left alone, so there are no edges: all of a page goes.
  *
  * Dirty pages are written first, under that lock, which write-protects them: a store that
- * comes later waits, and is made to what the store has then. One that cannot be written stays, dirty,
- * as after any failed write. To discard is for a lease that is lost already: what was
- * not written must not be any more, and a write that is under way is waited for.
+ * comes later waits, and is made to what the store has then. One that cannot be written
+ * stays, dirty, as after any failed write. To discard is for a lease that is lost
+ * already: what was not written must not be any more, and a write that is under way is
+ * waited for.
  *
  * Whoever changed the data may have made or taken blocks, too: nothing is known of those
  * of the range any more (reserve.c). Credit is given back before the lock, since

@@ -14,13 +14,14 @@
  *            with I/O in flight that only it can complete.
  *
  * A fault waits for a frame and a buffer in the queue of waiters and holds nothing
- * meanwhile (R7). They are all woken when there are all of them, and look again (R2). `waited` is true while the queue is not empty: a task that releases a
- * lock of a file reads it without the mutex (mkw__pool_poke()), since reclaim
- * may have failed on just that lock. Its partner is the store in
- * mkw__pool_enqueue(): reclaim runs after that store (the kick follows it), and
- * fails on the lock before its holder releases it, which orders the store
- * before the holder's load through the lock's own mutex. `missed` is the same for
- * the flusher's writes: it is stored before the try-lock that decides.
+ * meanwhile (R7). They are all woken when there are all of them, and look again (R2).
+ * `waited` is true while the queue is not empty: a task that releases a lock of a file
+ * reads it without the mutex (mkw__pool_poke()), since reclaim may have failed on just
+ * that lock. Its partner is the store in mkw__pool_enqueue(): reclaim runs after that
+ * store (the kick follows it), and fails on the lock before its holder releases it,
+ * which orders the store before the holder's load through the lock's own mutex.
+ * `missed` is the same for the flusher's writes: it is stored before the try-lock that
+ * decides.
  */
 #include <errno.h>
 #include <string.h>

@@ -6,8 +6,9 @@
  * page that is being filled, the page faults of its buffer. So there is no way to carry it
  * out but in a thread that may wait, and a queue has some: few, bounded, with all signals
  * blocked, and all of them from the start, so that none is missing later, when what has begun
- * may wait for what comes after it. The application needs none. They call what the application would have called, with nothing held, so every promise of
- * those calls is kept, R0 with them.
+ * may wait for what comes after it. The application needs none. They call what the
+ * application would have called, with nothing held, so every promise of those calls is
+ * kept, R0 with them.
  *
  *	submit ──► waiting ──► begun ──► result ──► taken
  *	   │          └─ cancelled ───────► │

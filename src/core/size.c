@@ -13,10 +13,10 @@
  *           behind it. EXCL_TAKE, although nothing is taken: a snapshot for
  *           writeback must not be cut off at the old size once the tail is
  *           zeroed, and no fault fill the page in between.
- *   shrink  EXCL_TAKE, R4, the page that is cut written back (hole.c), the store's length first (R4: if that fails nothing
- *           was lost), then the frames: their tail zeroed, those past the end
- *           dropped; the frames' length, from where on the kernel gives
- *           SIGBUS; the size.
+ *   shrink  EXCL_TAKE, R4, the page that is cut written back (hole.c), the
+ *           store's length first (if that fails nothing was lost), then the
+ *           frames: their tail zeroed, those past the end dropped; the frames'
+ *           length, from where on the kernel gives SIGBUS; the size.
  */
 #include <errno.h>
 

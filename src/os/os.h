@@ -462,8 +462,8 @@ struct mkw__os_io {
 void mkw__os_loop_begin(struct mkw__os_loop *l);
 /*
  * For stores: queues a read or write of io->fd, of len - moved bytes (of part, if
- * that is not 0) of buf + moved at off + moved. io->raw gets the outcome, a byte count or a negative
- * errno, in mkw__os_loop_wait(); it may queue io again for the rest. The
+ * that is not 0) of buf + moved at off + moved. io->raw gets the outcome, a byte count
+ * or a negative errno, in mkw__os_loop_wait(); it may queue io again for the rest. The
  * caller keeps at most the loop's depth in flight.
  */
 void mkw__os_loop_rw(struct mkw__os_loop *l, struct mkw__os_io *io);
