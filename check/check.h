@@ -151,6 +151,8 @@ struct target_ops {
 	int (*drop)(struct target *t);
 	/* Bytes that the file system counts for the file, in its st_blocks. */
 	int64_t (*blocks)(struct target *t);
+	bool blocks_exact;	/* holes have none, wherever the file is */
+	bool maps_host;		/* its mapping is one of the file there */
 	int64_t (*size)(struct target *t);
 	/* lseek(2), SEEK_DATA or SEEK_HOLE. */
 	int64_t (*seek)(struct target *t, off_t off, int whence);

@@ -8,11 +8,11 @@
 #include "check/mix.h"
 
 /*
- * Has the target's file, all zeros till now and with `empty` bytes of blocks, blocks for
- * the pages that were written and no others? Not for the kernel on tmpfs, where a page
- * that is loaded has one, nor where blocks are larger than pages. Writes to the first page.
+ * Do files in the directory have blocks for the pages that were written and no others? Not
+ * where blocks are larger than pages; nor on tmpfs, if they are mapped there, since a page
+ * that is loaded has one. (Not asked of a target, whose bugs would answer.)
  */
-bool mkw__holes_certain(struct target *t, size_t page, int64_t empty);
+bool mkw__holes_certain(const char *dir, bool mapped);
 
 struct holes;
 /* NULL: no memory. All of a new file is a hole. */

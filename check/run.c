@@ -895,7 +895,9 @@ static int prepare(struct run *run)
 	}
 	if (t->ops->blocks)
 		run->blocks_empty = t->ops->blocks(t);
-	if (t->ops->blocks && mkw__holes_certain(t, page, run->blocks_empty)) {
+	if (t->ops->blocks &&
+	    (t->ops->blocks_exact ||
+	     mkw__holes_certain(cfg->dir, t->ops->maps_host))) {
 		run->holes = mkw__holes_new(&run->layout);
 		if (!run->holes)
 			goto no_memory;

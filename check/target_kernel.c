@@ -470,6 +470,7 @@ const struct target_ops mkw__check_kernel_target = {
 	.close = kernel_close,
 	.disturb = kernel_disturb,
 	.drop = kernel_drop,
+	.maps_host = true,
 	.blocks = kernel_blocks,
 	.size = kernel_size,
 	.seek = kernel_seek,
