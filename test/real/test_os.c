@@ -1610,6 +1610,14 @@ static void test_loop_leave(void **state)
 				 strerror(v.error));
 		assert_int_equal(read(v.end, &got, sizeof(got)), 8);
 	}
+	/* While others kick all the time. */
+	k.kicks = 2000000;
+	assert_int_equal(mkw__os_thread_start(&kicker, "kick", kick_often, &k), 0);
+	for (unsigned round = 0; round < 5000; round++) {
+		mkw__os_loop_wait(v.l, 0);
+		use_and_leave(&v);
+	}
+	mkw__os_thread_join(kicker);
 	close(v.end);
 	close(v.fd);
 	mkw__os_loop_destroy(v.l);

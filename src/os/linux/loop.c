@@ -98,6 +98,7 @@ struct mkw__os_loop {
 	bool uring;
 	bool opened;		/* the ring was asked for */
 	bool kick_armed, uffd_armed;
+	int removal;		/* of the kick's poll: what came of it; 1: not yet */
 	struct io_uring ring;
 };
 
@@ -317,6 +318,7 @@ static void ring_complete(struct mkw__os_loop *l,
 		l->kick_armed = cqe->flags & IORING_CQE_F_MORE;
 		break;
 	case TAG_REMOVE:
+		l->removal = cqe->res;
 		break;
 	default:
 		io = io_uring_cqe_get_data(cqe);
@@ -366,14 +368,20 @@ static void ring_leave(struct mkw__os_loop *l)
 {
 	struct io_uring_sqe *sqe;
 
-	if (!l->kick_armed)
-		return;
-	sqe = ring_sqe(l);
-	io_uring_prep_poll_remove(sqe, TAG_KICK);
-	io_uring_sqe_set_data64(sqe, TAG_REMOVE);
-	/* The poll's own end says when it is gone, whatever the removal says. */
-	while (l->kick_armed)
-		ring_wait(l, UINT64_MAX);
+	while (l->kick_armed) {
+		sqe = ring_sqe(l);
+		io_uring_prep_poll_remove(sqe, TAG_KICK);
+		io_uring_sqe_set_data64(sqe, TAG_REMOVE);
+		l->removal = 1;
+		while (l->removal > 0)
+			ring_wait(l, UINT64_MAX);
+		/* A kick that came just now: it is told of first, and stays armed. */
+		if (l->removal == -EALREADY)
+			continue;
+		/* The poll's own end may come after the removal's. */
+		while (l->kick_armed)
+			ring_wait(l, UINT64_MAX);
+	}
 }
 
 /* ---- without a ring --------------------------------------------------- */
