@@ -30,7 +30,7 @@ bool mkw__holes_certain(const char *dir, bool mapped)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), len = 64 * page;
 	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	void *map = MAP_FAILED;
+	void *map;
 	char word = 1;
 	struct stat st;
 	bool certain = false;
@@ -39,14 +39,15 @@ bool mkw__holes_certain(const char *dir, bool mapped)
 		return false;
 	if (ftruncate(fd, (off_t)len))
 		goto out;
-	map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		goto out;
-	if (mapped)
+	if (mapped) {
+		map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+		if (map == MAP_FAILED)
+			goto out;
 		(void)*(volatile char *)map;
+		munmap(map, len);
+	}
 	certain = pwrite(fd, &word, 1, (off_t)(len / 2)) == 1 && !fsync(fd) &&
 		  !fstat(fd, &st) && (size_t)st.st_blocks * 512 == page;
-	munmap(map, len);
 out:
 	close(fd);
 	return certain;

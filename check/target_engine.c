@@ -366,7 +366,6 @@ static int engine_disturb(struct target *t, enum disturb what, off_t off,
 			  size_t len)
 {
 	struct engine *e = t->priv;
-
 	int err;
 
 	switch (what) {

@@ -130,15 +130,13 @@ static void ask(struct mkw__ra_stream *s, struct mkw__ra_req *req)
 	uint64_t room = s->step < 0 ? s->last / distance(s->step) + 1 :
 				      UINT32_MAX;
 	uint32_t want = (uint32_t)mkw__min(s->window, room);
-
 	uint32_t half = (want + 1) / 2;
 
 	/*
 	 * By halves: less would be dribbles, and after more the next touch, of its
 	 * mark, would be too early to ask again, and the one after that a miss.
 	 */
-	if ((s->step == 1 && want < RA_ASYNC) || s->reach >= want ||
-	    want - s->reach < half)
+	if ((s->step == 1 && want < RA_ASYNC) || s->reach > want - half)
 		return;
 	req->count = half;
 	req->step = s->step;

@@ -392,9 +392,9 @@ static struct mkw__os_loop *get_loop(struct mkw_engine *e)
 	if (p->idle_loops)
 		l = p->idle_loop[--p->idle_loops];
 	mkw__mutex_unlock(&p->mutex);
-	if (l || !mkw__os_loop_create(MKW__BUFFERS, &l))
-		return l;
-	return NULL;
+	if (!l && mkw__os_loop_create(MKW__BUFFERS, &l))
+		l = NULL;
+	return l;
 }
 
 static void put_loop(struct mkw_engine *e, struct mkw__os_loop *l)

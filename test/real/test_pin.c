@@ -341,6 +341,20 @@ static void freeze_beside(void **state)
 	}
 }
 
+/* Memory that system calls have no faults for, and a pipe to try it with. */
+static void open_inline(struct world *w, int fds[2])
+{
+	assert_int_equal(pipe(fds), 0);
+	world_open(w, P(PAGES), MKW_POLICY_RETRY, MKW_MAP_INLINE, 0);
+}
+
+static void close_inline(struct world *w, const int fds[2])
+{
+	world_close(w);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 /* A system call that is given pinned memory needs no fault, with INLINE neither. */
 static void in_system_calls(void **state)
 {
@@ -349,17 +363,14 @@ static void in_system_calls(void **state)
 	int fds[2];
 
 	(void)state;
-	assert_int_equal(pipe(fds), 0);
-	world_open(&w, P(PAGES), MKW_POLICY_RETRY, MKW_MAP_INLINE, 0);
+	open_inline(&w, fds);
 	assert_int_equal(mkw_pin(w.map + P(7), P(2), MKW_PIN_WRITE, &pin), 0);
 	assert_int_equal(write(fds[1], "pinned", 6), 6);
 	assert_int_equal(read(fds[0], w.map + P(8) - 3, 6), 6);
 	assert_int_equal(mkw_unpin(pin), 0);
 	assert_int_equal(mkw_sync(w.file), 0);
 	assert_int_equal(byte_on_host(&w, P(8)), 'n');
-	world_close(&w);
-	close(fds[0]);
-	close(fds[1]);
+	close_inline(&w, fds);
 }
 
 /* Nor does it where its neighbours on both sides are dropped at once. */
@@ -370,8 +381,7 @@ static void among_dropped(void **state)
 	int fds[2];
 
 	(void)state;
-	assert_int_equal(pipe(fds), 0);
-	world_open(&w, P(PAGES), MKW_POLICY_RETRY, MKW_MAP_INLINE, 0);
+	open_inline(&w, fds);
 	for (unsigned i = 6; i < 9; i++)
 		(void)*(volatile unsigned char *)(w.map + P(i));
 	assert_int_equal(mkw_pin(w.map + P(7), P(1), MKW_PIN_READ, &pin), 0);
@@ -382,9 +392,7 @@ static void among_dropped(void **state)
 	assert_int_equal(write(fds[1], w.map + P(6), 6), -1);
 	assert_int_equal(errno, EFAULT);
 	assert_int_equal(mkw_unpin(pin), 0);
-	world_close(&w);
-	close(fds[0]);
-	close(fds[1]);
+	close_inline(&w, fds);
 }
 
 static void vectors_and_bounds(void **state)

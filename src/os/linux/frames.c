@@ -376,13 +376,6 @@ int mkw__os_frames_read(struct mkw__os_frames *fr, uint64_t off, void *dst,
 	return err;
 }
 
-/* Whether a frame is there for the page at off. */
-static bool in_file(const struct mkw__os_frames *fr, uint64_t off)
-{
-	/* The descriptor's file position moves; nothing uses it. */
-	return lseek(fr->fd, (off_t)off, SEEK_DATA) == (off_t)off;
-}
-
 /* To the file a page without a frame is one of zeros. */
 static void check_there(struct mkw__os_frames *fr, uint64_t off, size_t len)
 {
@@ -399,7 +392,7 @@ static void check_there(struct mkw__os_frames *fr, uint64_t off, size_t len)
 		if (mincore(addr, piece, there))
 			memset(there, 0, n);
 		for (size_t i = 0; i < n; i++)
-			if (!(there[i] & 1) && !in_file(fr, off + i * page))
+			if (!(there[i] & 1) && !mkw__os_frames_present(fr, off + i * page))
 				mkw__frames_check_stray((uintptr_t)addr + i * page,
 							false);
 	}
@@ -494,6 +487,9 @@ void mkw__os_frames_unmap(struct mkw__os_frames *fr, uint64_t off, uint64_t len)
 
 bool mkw__os_frames_present(struct mkw__os_frames *fr, uint64_t off)
 {
-	/* Not mincore(): a frame in swap is there too. */
-	return in_file(fr, off);
+	/*
+	 * Not mincore(): a frame in swap is there too. The descriptor's file
+	 * position moves; nothing uses it.
+	 */
+	return lseek(fr->fd, (off_t)off, SEEK_DATA) == (off_t)off;
 }
